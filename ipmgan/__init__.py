@@ -1,0 +1,1 @@
+"""Learn a distribution by minimising a distance between it and the model's."""

@@ -1,0 +1,44 @@
+"""The contract of an enforcer: what holds the critic's Lipschitz constant down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ipmgan.plugin import Plugin
+
+
+class LipschitzEnforcer(Plugin):
+    """A constraint on the critic. Every method does nothing unless overridden."""
+
+    kind = "lipschitz"
+    enforces: ClassVar[bool] = True
+    """False for the enforcer that enforces nothing."""
+    needs_double_backward: ClassVar[bool] = False
+    """Differentiates through the critic's gradient, so every layer must be twice differentiable."""
+    per_sample: ClassVar[bool] = False
+    """Needs f(x_i) to depend on x_i alone: refuses batch norm in the critic."""
+    scalar_critic: ClassVar[bool] = False
+    """Needs a critic that puts out one number a sample."""
+    momentum_free: ClassVar[bool] = False
+    """Suffers from momentum in the critic's optimiser (the projection undoes what the momentum remembers)."""
+
+    def prepare(self, critic: nn.Module) -> nn.Module:
+        """The critic, reparametrised where the constraint asks for it; called once, before the optimiser is made."""
+        return critic
+
+    def penalty(
+        self, critic: nn.Module, real: Tensor, fake: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor | None:
+        """A scalar to add to the critic's loss, or None. `real` and `fake` are samples, (N, ...), without graph."""
+        return None
+
+    def after_step(self, critic: nn.Module) -> None:
+        """Project the critic's weights in place; called under `torch.no_grad` after every update of the critic."""
+
+    def state(self) -> Mapping[str, Tensor]:
+        """The live tensors that the enforcer keeps between steps; the engine saves them and restores them in place."""
+        return {}
