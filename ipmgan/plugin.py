@@ -50,7 +50,7 @@ class Training:
         return attrs.asdict(self, filter=lambda _, value: value is not None)
 
 
-class Plugin(ABC):
+class Plugin(ABC):  # noqa: B024 (each kind has its own abstract methods)
     """The parent of all kinds. A leaf is `@attrs.frozen(kw_only=True)`; its fields, made by `option`, are its options."""
 
     kind: ClassVar[str]
