@@ -50,8 +50,8 @@ class Training:
         return attrs.asdict(self, filter=lambda _, value: value is not None)
 
 
-class Plugin(ABC):  # noqa: B024 (each kind has its own abstract methods)
-    """The parent of all kinds. A leaf is `@attrs.frozen(kw_only=True)`; its fields, made by `option`, are its options."""
+class Plugin(ABC):
+    """The parent of all kinds. A leaf is `@attrs.frozen(kw_only=True)`; its fields, made by `option`, its options."""
 
     kind: ClassVar[str]
     name: ClassVar[str]

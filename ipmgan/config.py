@@ -1,0 +1,227 @@
+"""What a run is: resolved once from all layers, saved, and enough to run it again.
+
+Later layers win: built-in < source < objective < enforcer < preset < file < flags.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import tomllib
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import tomli_w
+
+from ipmgan.data.base import Source
+from ipmgan.errors import PairingError, UsageError, choose_from
+from ipmgan.lipschitz.base import LipschitzEnforcer
+from ipmgan.metrics.base import Metric
+from ipmgan.networks.base import Network
+from ipmgan.objectives.base import CriticKind, Objective
+from ipmgan.plugin import Plugin, option
+from ipmgan.registry import registry, table_of
+from ipmgan.selection import Table, build, parse_selection
+from ipmgan.settings import Latent, Optimizer
+
+BUILT_IN: Table = {
+    "lipschitz": "none",
+    "source": "digits",
+    "generator": "mlp",
+    "metrics": ["sliced-wasserstein"],
+    "latent": "normal:dim=100",
+    "steps": 10_000,
+    "batch": 64,
+    "n_critic": 1,
+    "generator_optimizer": "Adam:lr=2e-4,betas=[0.5,0.999]",
+    "critic_optimizer": "Adam:lr=2e-4,betas=[0.5,0.999]",
+}
+PLUGINS = {"objective": "objective", "lipschitz": "lipschitz", "source": "source", "generator": "network"}
+OPTIMIZERS = ("generator_optimizer", "critic_optimizer")
+TABLES = (*PLUGINS, "critic", "latent", *OPTIMIZERS)
+
+
+@attrs.frozen(kw_only=True)
+class Schedule:
+    """The plain settings of a run."""
+
+    steps: int = option(help="generator steps", at_least=1)
+    batch: int = option(help="samples a batch, real and generated alike", at_least=1)
+    n_critic: int = option(help="critic steps before each generator step", at_least=0)
+    critic_warmup: bool = option(False, help="100 critic steps in the first 25 generator steps and at every 500th")
+    average: float = option(0.0, help="decay of the averaged generator; 0 for none", at_least=0, at_most=0.999999)
+    seed: int = option(0, help="decides initial weights, data order and every draw", at_least=0, at_most=2**62)
+    device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps")
+    precision: str = option("float32", help="of the networks' forward passes", choices=("float32", "bf16"))
+    log_every: int = option(100, help="generator steps between lines of metrics", at_least=1)
+    sample_every: int = option(1000, help="generator steps between sample pictures and metrics", at_least=1)
+    checkpoint_every: int = option(1000, help="generator steps between checkpoints", at_least=1)
+    keep: int = option(3, help="checkpoints kept", at_least=1)
+    held_out_batches: int = option(8, help="held-out batches behind each held-out estimate", at_least=1)
+    workers: int = option(2, help="loader processes for a source that streams", at_least=0)
+
+
+@attrs.frozen(kw_only=True)
+class RunConfig:
+    """Everything that decides a run's result."""
+
+    objective: Objective
+    lipschitz: LipschitzEnforcer
+    source: Source
+    generator: Network
+    critic: Network | None
+    metrics: tuple[Metric, ...]
+    latent: Latent
+    generator_optimizer: Optimizer
+    critic_optimizer: Optimizer
+    schedule: Schedule
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Every plugin in use."""
+        parts = (self.objective, self.lipschitz, self.source, self.generator, self.critic, *self.metrics)
+        return tuple(part for part in parts if part is not None)
+
+    @property
+    def title(self) -> str:
+        """The name that a run gets unless told otherwise."""
+        return f"{self.objective.name}-{self.lipschitz.name}-{self.source.name}"
+
+    def table(self) -> Table:
+        """The configuration as a table that `resolve` turns back into an equal one."""
+        table: Table = {**attrs.asdict(self.schedule), "metrics": [table_of(metric) for metric in self.metrics]}
+        for key in PLUGINS:
+            table[key] = table_of(getattr(self, key))
+        if self.critic is not None:
+            table["critic"] = table_of(self.critic)
+        table["latent"] = attrs.asdict(self.latent)
+        for key in OPTIMIZERS:
+            table[key] = getattr(self, key).table()
+        return table
+
+    def toml(self) -> str:
+        """The configuration as TOML."""
+        return tomli_w.dumps(self.table())
+
+
+def configure(*, preset: str | None = None, config: str | Path | None = None, **flags: Any) -> RunConfig:
+    """The configuration for these settings, over a preset and a file if given.
+
+    Plugins and optimisers are given as ``"name:key=value"``, as tables, or, for plugins, as objects; None means not
+    given. Raises `UsageError` for unknown keys, names and values, each with what is allowed.
+
+    >>> configure(objective="wgan", lipschitz="clip", steps=10).critic_optimizer.table()
+    {'name': 'RMSprop', 'lr': 5e-05}
+    """
+    layers = [load_preset(preset)[1]] if preset else []
+    layers += [read_toml(Path(config))] if config else []
+    return resolve(*layers, {key: value for key, value in flags.items() if value is not None})
+
+
+def resolve(*layers: Mapping[str, Any]) -> RunConfig:
+    """Merge the layers over the defaults of the plugins that they choose; the last one wins."""
+    chosen = merge(_normal(BUILT_IN), *(_normal(layer) for layer in layers))
+    if "objective" not in chosen:
+        raise UsageError(f"choose an objective: --objective, one of {', '.join(registry().names('objective'))}")
+    defaults = [
+        registry().find(kind, str(chosen[kind].get("name"))).plugin.defaults.settings()
+        for kind in ("source", "objective", "lipschitz")
+    ]
+    merged = merge(_normal(BUILT_IN), *map(_normal, defaults), *(_normal(layer) for layer in layers))
+    parts = {key: registry().make(kind, merged.pop(key)) for key, kind in PLUGINS.items()}
+    metrics = tuple(registry().make("metric", selection) for selection in merged.pop("metrics"))
+    critic = merged.pop("critic", None)
+    optimizers = {key: Optimizer.from_table(merged.pop(key), what=key) for key in OPTIMIZERS}
+    latent = build(Latent, merged.pop("latent"), what="latent")
+    objective = typing.cast(Objective, parts["objective"])
+    network = _critic(critic, objective, typing.cast(Network, parts["generator"]))
+    if network is None:
+        merged["n_critic"] = 0
+    schedule = build(Schedule, merged, what="a run")
+    return RunConfig(
+        **typing.cast(Any, parts), critic=network, metrics=metrics, latent=latent, **optimizers, schedule=schedule
+    )
+
+
+def _critic(selection: Mapping[str, Any] | None, objective: Objective, generator: Network) -> Network | None:
+    """The critic that was chosen; else, where the objective needs one, the generator's family."""
+    if selection is not None and selection.get("name") != "none":
+        return typing.cast(Network, registry().make("network", selection))
+    if objective.critic is CriticKind.NONE:
+        return None
+    if selection is not None:
+        raise PairingError(f"{objective.name} needs a critic: choose one with --critic")
+    if objective.critic in generator.critic_kinds:
+        return generator
+    raise PairingError(
+        f"{objective.name} needs a critic that puts out a {objective.critic.value}, and {generator.name} has none: "
+        "choose one with --critic"
+    )
+
+
+def merge(*layers: Mapping[str, Any]) -> Table:
+    """Later layers over earlier ones: a table that names another plugin replaces, one that does not is merged in."""
+    merged: Table = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = merged.get(key)
+            same = isinstance(below, dict) and value.get("name", below.get("name")) == below.get("name")
+            merged[key] = {**below, **value} if same and below else value
+    return merged
+
+
+def _normal(layer: Mapping[str, Any]) -> Table:
+    """A layer with every selection as a table, and a bare `lr` moved into both optimisers."""
+    table = dict(layer)
+    rate = table.pop("lr", None)
+    for key in TABLES:
+        if key in table:
+            table[key] = _as_table(table[key], key)
+        if rate is not None and key in OPTIMIZERS:
+            table[key] = {"lr": rate, **table.get(key, {})}
+    if "metrics" in table:
+        listed = table["metrics"]
+        if isinstance(listed, str) or not isinstance(listed, Iterable):
+            raise UsageError(f"metrics = {listed!r}: must be a list of metrics")
+        table["metrics"] = [_as_table(item, "metrics") for item in listed]
+    return table
+
+
+def _as_table(value: Any, key: str) -> Table:
+    if isinstance(value, Plugin):
+        return table_of(value)
+    if isinstance(value, Latent):
+        return attrs.asdict(value)
+    if isinstance(value, Optimizer):
+        return value.table()
+    if isinstance(value, str):
+        return parse_selection(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise UsageError(f"{key} = {value!r}: must be name:key=value,... or a table")
+
+
+def read_toml(path: Path) -> Table:
+    """A configuration file; raises `UsageError` where it is missing or not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not TOML: {error}") from error
+
+
+def presets() -> list[str]:
+    """The names of the presets."""
+    folder = importlib.resources.files("ipmgan") / "presets"
+    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def load_preset(name: str) -> tuple[str, Table]:
+    """A preset's text, whose comment says where it comes from, and its settings."""
+    if name not in presets():
+        raise UsageError(choose_from("preset", name, presets()))
+    text = (importlib.resources.files("ipmgan") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
+    return text, tomllib.loads(text)

@@ -1,0 +1,236 @@
+"""Makes the objects of a run from its configuration, after checking that they fit together."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ipmgan.config import RunConfig
+from ipmgan.data.base import SampleSpec
+from ipmgan.engine.feed import Feed
+from ipmgan.engine.streams import Streams
+from ipmgan.errors import PairingError, PluginError, UsageError
+from ipmgan.objectives.base import CriticKind
+
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
+
+@attrs.define(kw_only=True, eq=False)
+class Parts:
+    """The live objects of a run."""
+
+    config: RunConfig
+    device: torch.device
+    streams: Streams
+    generator: nn.Module
+    critic: nn.Module | None
+    average: AveragedModel | None
+    generator_optimizer: torch.optim.Optimizer
+    critic_optimizer: torch.optim.Optimizer | None
+    train: Feed
+    held_out: Feed
+
+    @property
+    def best_generator(self) -> nn.Module:
+        """The averaged generator where there is one, else the generator."""
+        return self.generator if self.average is None else self.average.module
+
+    def real(self, samples: Tensor) -> Tensor:
+        """The critic's outputs, or the flattened samples where there is no critic."""
+        return samples.flatten(1) if self.critic is None else self.critic(samples)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``; raises `UsageError` where it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"no device {name!r}: allowed are auto, cpu, cuda, cuda:N, mps") from error
+    present = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    if (device.index or 0) >= present.get(device.type, 0):
+        here = ", ".join(kind for kind, count in present.items() if count)
+        raise UsageError(f"device {name!r} is not on this machine: it has {here}")
+    return device
+
+
+def make_networks(config: RunConfig, streams: Streams | None = None) -> tuple[nn.Module, nn.Module | None]:
+    """The generator and the critic, initialised from their own streams; on the meta device without streams."""
+    spec = config.source.spec()
+    generator = functools.partial(config.generator.generator, config.latent.dim, spec)
+    critic = functools.partial(_make_critic, config, spec)
+    if streams is None:
+        with torch.device("meta"):
+            return generator(), critic()
+    with streams.initialising("generator-weights"):
+        made = generator()
+    with streams.initialising("critic-weights"):
+        return made, critic()
+
+
+def _make_critic(config: RunConfig, spec: SampleSpec) -> nn.Module | None:
+    if config.critic is None:
+        return None
+    kind = CriticKind.FEATURES if config.objective.critic is CriticKind.NONE else config.objective.critic
+    return config.critic.critic(spec, kind, per_sample=config.lipschitz.per_sample)
+
+
+def check(config: RunConfig) -> list[str]:
+    """Warnings about the combination; raises `PairingError`, with reason and remedy, where it makes no sense.
+
+    Works on the meta device: nothing is allocated.
+    """
+    choose_device(config.schedule.device)
+    _check_names(config)
+    generator, critic = make_networks(config)
+    _check_generator(config, generator)
+    if critic is not None:
+        _check_critic(config, critic)
+    has_batch_norm = any(isinstance(module, BATCH_NORM) for net in (generator, critic) if net for module in net.modules())
+    if has_batch_norm and config.schedule.batch < 2:
+        raise PairingError("batch norm needs batches of at least 2: raise --batch or choose norm=none")
+    return _warnings(config)
+
+
+def _check_names(config: RunConfig) -> None:
+    objective, enforcer, schedule = config.objective, config.lipschitz, config.schedule
+    if enforcer.enforces and config.critic is None:
+        raise PairingError(
+            f"{enforcer.name} constrains a critic, and {objective.name} without one has nothing to constrain: "
+            "give it a critic with --critic, or use --lipschitz none"
+        )
+    if objective.needs_lipschitz and not enforcer.enforces:
+        raise PairingError(
+            f"{objective.name} means nothing over all functions: its critic must be kept Lipschitz. "
+            "Choose an enforcer, such as --lipschitz clip or --lipschitz gp"
+        )
+    if config.critic is not None and schedule.n_critic < 1:
+        raise PairingError("n_critic = 0 leaves the critic as it was initialised: use --n-critic 1 or more")
+    if schedule.batch < objective.min_batch:
+        raise PairingError(
+            f"batch = {schedule.batch}: {objective.name} needs batches of at least {objective.min_batch}"
+        )
+    kind = objective.critic
+    if config.critic is not None and kind is not CriticKind.NONE and kind not in config.critic.critic_kinds:
+        can = ", ".join(sorted(kind.value for kind in config.critic.critic_kinds)) or "nothing"
+        raise PairingError(
+            f"{objective.name} needs a critic that puts out a {kind.value}; {config.critic.name}, as configured, "
+            f"puts out {can}: change its options or choose another with --critic"
+        )
+
+
+def _check_generator(config: RunConfig, generator: nn.Module) -> None:
+    spec = config.source.spec()
+    fake = _probe(generator, torch.empty(2, config.latent.dim, device="meta"), config.generator.name)
+    if fake.shape[1:] != spec.shape:
+        raise PluginError(
+            f"the generator {config.generator.name} makes {tuple(fake.shape[1:])}, but samples are {spec.shape}"
+        )
+
+
+def _check_critic(config: RunConfig, critic: nn.Module) -> None:
+    assert config.critic is not None
+    objective, enforcer = config.objective, config.lipschitz
+    if enforcer.per_sample:
+        names = [name for name, module in critic.named_modules() if isinstance(module, BATCH_NORM)]
+        if names:
+            raise PairingError(
+                f"{enforcer.name} needs a critic whose output for a sample depends on that sample alone, and "
+                f"{config.critic.name} has batch norm ({names[0]}): choose norm=layer or norm=none"
+            )
+    out = _probe(critic, torch.empty(2, *config.source.spec().shape, device="meta"), config.critic.name)
+    shapes = {
+        CriticKind.SCORE: "(N,)",
+        CriticKind.LOGIT: "(N,)",
+        CriticKind.ENERGY: "(N,) or (N, 1 + K)",
+        CriticKind.FEATURES: "(N, K)",
+        CriticKind.NONE: "(N, K)",
+    }
+    allowed = shapes[objective.critic]
+    fits = len(out) == 2 and ((out.dim() == 1 and "(N,)" in allowed) or (out.dim() == 2 and "K" in allowed))
+    if not fits:
+        raise PluginError(f"the critic {config.critic.name} puts out {tuple(out.shape)} for N = 2; must be {allowed}")
+    if enforcer.scalar_critic and out.dim() != 1:
+        raise PairingError(
+            f"{enforcer.name} needs one number a sample from the critic; for {objective.name} it puts out "
+            f"{out.shape[1]}: use another enforcer, such as --lipschitz clip"
+        )
+    if objective.needs_code and out.dim() != 2:
+        raise PairingError(
+            f"{objective.name} compares the codes of an auto-encoder, as configured, and {config.critic.name} puts out "
+            "an energy alone: let the critic put out its code, or switch the term off"
+        )
+
+
+def _probe(module: nn.Module, sample: Tensor, name: str) -> Tensor:
+    try:
+        out = module(sample)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise PluginError(f"the network {name} fails on an input of shape {tuple(sample.shape)}: {error}") from error
+    if not isinstance(out, Tensor):
+        raise PluginError(f"the network {name} puts out a {type(out).__name__}, not a tensor")
+    return out
+
+
+def _warnings(config: RunConfig) -> Sequence[str] | list[str]:
+    momentum = config.critic_optimizer.momentum
+    if config.critic is None or not config.lipschitz.momentum_free or momentum == 0:
+        return []
+    return [
+        f"the critic's {config.critic_optimizer.name} has momentum {momentum}, which {config.lipschitz.name} makes "
+        "unstable (Wasserstein GAN, section 4): prefer --critic-optimizer RMSprop:lr=5e-5"
+    ]
+
+
+def build(config: RunConfig) -> Parts:
+    """The live objects, on their device; call `check` first."""
+    schedule = config.schedule
+    device = choose_device(schedule.device)
+    streams = Streams(schedule.seed, device)
+    generator, critic = (net and net.to(device) for net in make_networks(config, streams))
+    assert generator is not None
+    if critic is not None:
+        critic = config.lipschitz.prepare(critic)
+        _check_penalty(config, critic, device)
+    average = None
+    if schedule.average:
+        average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(schedule.average))
+    return Parts(
+        config=config,
+        device=device,
+        streams=streams,
+        generator=generator,
+        critic=critic,
+        average=average,
+        generator_optimizer=config.generator_optimizer.make(list(generator.parameters())),
+        critic_optimizer=critic and config.critic_optimizer.make(list(critic.parameters())),
+        train=Feed(config.source.open("train"), schedule.batch, streams, "train", schedule.workers),
+        held_out=Feed(config.source.open("held-out"), schedule.batch, streams, "held-out"),
+    )
+
+
+def _check_penalty(config: RunConfig, critic: nn.Module, device: torch.device) -> None:
+    """Differentiate the penalty once, on two samples, so that a critic that cannot be is refused before the first step."""
+    if not config.lipschitz.needs_double_backward:
+        return
+    streams = Streams(0, device)
+    sample = torch.randn(4, *config.source.spec().shape, generator=streams.at("probe", 0), device=device)
+    try:
+        penalty = config.lipschitz.penalty(critic, sample[:2], sample[2:], generator=streams.at("probe", 1))
+        if penalty is not None:
+            torch.autograd.grad(penalty, list(critic.parameters()), allow_unused=True)
+    except RuntimeError as error:
+        raise PairingError(
+            f"{config.lipschitz.name} differentiates the critic twice, and {config.critic and config.critic.name} "
+            f"cannot be: {error}"
+        ) from error

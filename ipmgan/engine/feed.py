@@ -1,0 +1,82 @@
+"""Hands out real batches by number: batch k is a pure function of (seed, k), whatever was handed out before."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ipmgan.data.base import Resident, Sampler, Samples, Streamed, to_interval
+from ipmgan.engine.streams import Streams
+from ipmgan.errors import DataError
+
+LOADER_TIMEOUT = 120.0
+"""Seconds after which a loader that gives nothing is an error."""
+
+
+class Feed:
+    """Batches of one split: drawn without end from a law, or without replacement, epoch after epoch, from a set."""
+
+    def __init__(self, samples: Samples, batch: int, streams: Streams, stream: str, workers: int = 0) -> None:
+        self._samples = samples.to(streams.device) if isinstance(samples, Resident) else samples
+        self._batch = batch
+        self._streams = streams
+        self._stream = stream
+        self._workers = workers
+        self._loader: Iterator[Tensor] | None = None
+        self._loader_next = -1
+        self._order = functools.lru_cache(maxsize=2)(self._draw_order)
+        if not isinstance(samples, Sampler) and len(samples) < batch:
+            raise DataError(f"the {stream} split has {len(samples)} samples, fewer than one batch of {batch}")
+
+    def batch(self, number: int) -> Tensor:
+        """Batch `number` on the device, (batch, *shape), float32."""
+        if isinstance(self._samples, Sampler):
+            return self._samples.draw(self._batch, self._streams.at(self._stream, number))
+        if isinstance(self._samples, Resident):
+            return self._samples.take(self.indices(number))
+        return self._stream_batch(self._samples, number)
+
+    def indices(self, number: int) -> Tensor:
+        """Which samples batch `number` holds; where an epoch ends inside it, the next one begins."""
+        assert not isinstance(self._samples, Sampler)
+        epoch, start = divmod(number * self._batch, len(self._samples))
+        first = self._order(epoch)[start : start + self._batch]
+        if len(first) == self._batch:
+            return first
+        return torch.cat([first, self._order(epoch + 1)[: self._batch - len(first)]])
+
+    def _draw_order(self, epoch: int) -> Tensor:
+        assert not isinstance(self._samples, Sampler)
+        generator = self._streams.at(f"{self._stream}-order", epoch)
+        return torch.randperm(len(self._samples), generator=generator, device=generator.device)
+
+    def _stream_batch(self, samples: Streamed, number: int) -> Tensor:
+        if self._loader is None or number != self._loader_next:
+            self._loader = iter(self._make_loader(samples, number))
+        self._loader_next = number + 1
+        try:
+            batch = next(self._loader)
+        except RuntimeError as error:
+            raise DataError(f"the {self._stream} split could not be read: {error}") from error
+        return to_interval(batch.to(self._streams.device, non_blocking=True), samples.bounds)
+
+    def _make_loader(self, samples: Streamed, number: int) -> DataLoader[Any]:
+        def numbers() -> Iterator[list[int]]:
+            current = number
+            while True:
+                yield self.indices(current).tolist()
+                current += 1
+
+        return DataLoader(
+            samples.dataset,
+            batch_sampler=numbers(),  # type: ignore[arg-type]
+            num_workers=self._workers,
+            pin_memory=self._streams.device.type == "cuda",
+            timeout=LOADER_TIMEOUT if self._workers else 0,
+            generator=torch.Generator(),
+        )
