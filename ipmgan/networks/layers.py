@@ -25,15 +25,15 @@ class Interval(nn.Module):
 
     def __init__(self, low: float, high: float) -> None:
         super().__init__()
-        self.middle, self.half = (low + high) / 2, (high - low) / 2
+        self.low, self.high = low, high
 
     def forward(self, x: Tensor) -> Tensor:
         """The values inside the interval."""
-        return torch.tanh(x) * self.half + self.middle
+        return torch.tanh(x) * ((self.high - self.low) / 2) + (self.high + self.low) / 2
 
     def extra_repr(self) -> str:
         """The interval, for `print`."""
-        return f"low={self.middle - self.half:g}, high={self.middle + self.half:g}"
+        return f"low={self.low:g}, high={self.high:g}"
 
 
 def activation(name: str) -> nn.Module:
