@@ -1,0 +1,77 @@
+"""The mathematics in plain torch: tensors in, tensors out, symbols as in the papers."""
+
+from ipmgan.functional.adversarial import (
+    discriminator_loss,
+    jsd_lower_bound,
+    margin_loss,
+    minimax_generator_loss,
+    nonsaturating_generator_loss,
+    pulling_away,
+)
+from ipmgan.functional.divergences import F_DIVERGENCES, FDivergence, js, kl, optimal_logit, total_variation
+from ipmgan.functional.gaussians import (
+    frechet,
+    gaussian_energy_distance,
+    gaussian_kl,
+    gaussian_mmd2_imq,
+    gaussian_mmd2_rbf,
+    gaussian_tv,
+    gaussian_w1,
+)
+from ipmgan.functional.kernels import (
+    GMMN_WIDTHS,
+    IMQ_SCALES,
+    KERNELS,
+    MMD_GAN_WIDTHS,
+    Kernel,
+    energy,
+    gmmn,
+    imq,
+    laplace,
+    rational_quadratic,
+    rbf,
+    squared_distances,
+)
+from ipmgan.functional.mmd import ESTIMATORS, mmd2_biased, mmd2_linear, mmd2_unbiased, mmd_root
+from ipmgan.functional.transport import sliced_wasserstein, wasserstein_1d
+
+__all__ = [
+    "ESTIMATORS",
+    "F_DIVERGENCES",
+    "GMMN_WIDTHS",
+    "IMQ_SCALES",
+    "KERNELS",
+    "MMD_GAN_WIDTHS",
+    "FDivergence",
+    "Kernel",
+    "discriminator_loss",
+    "energy",
+    "frechet",
+    "gaussian_energy_distance",
+    "gaussian_kl",
+    "gaussian_mmd2_imq",
+    "gaussian_mmd2_rbf",
+    "gaussian_tv",
+    "gaussian_w1",
+    "gmmn",
+    "imq",
+    "js",
+    "jsd_lower_bound",
+    "kl",
+    "laplace",
+    "margin_loss",
+    "minimax_generator_loss",
+    "mmd2_biased",
+    "mmd2_linear",
+    "mmd2_unbiased",
+    "mmd_root",
+    "nonsaturating_generator_loss",
+    "optimal_logit",
+    "pulling_away",
+    "rational_quadratic",
+    "rbf",
+    "sliced_wasserstein",
+    "squared_distances",
+    "total_variation",
+    "wasserstein_1d",
+]

@@ -1,0 +1,36 @@
+"""The sliced Wasserstein distance."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import attrs
+import torch
+from torch import Tensor
+
+from ipmgan import references as papers
+from ipmgan.functional.transport import sliced_wasserstein
+from ipmgan.metrics.base import Metric
+from ipmgan.plugin import Quantity, option
+
+
+@attrs.frozen(kw_only=True)
+class SlicedWasserstein(Metric):
+    """The W1 distance between projections of the flattened samples on random directions, averaged.
+
+        SW1 = mean over unit vectors θ of W1(θᵀx, θᵀy)
+
+    At most W1, in data units. From 1,000 samples a side it is too high by a bias that does not vanish at equal laws:
+    compare it with its value between two held-out halves of the data, and only at equal numbers of samples.
+    Source: Bonneel et al. (2015), section 3; directions by Monte Carlo.
+    """
+
+    name: ClassVar[str] = "sliced-wasserstein"
+    references: ClassVar[tuple[papers.Reference, ...]] = (papers.SLICED,)
+    measures: ClassVar[Quantity] = Quantity(name="sliced W1", unit="data units", low=0, bound="at most W1")
+    samples: ClassVar[int] = 1000
+
+    directions: int = option(256, help="how many random directions", at_least=1)
+
+    def compute(self, real: Tensor, fake: Tensor, *, generator: torch.Generator) -> Tensor:
+        return sliced_wasserstein(real.flatten(1), fake.flatten(1), directions=self.directions, generator=generator)
