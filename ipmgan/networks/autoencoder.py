@@ -56,7 +56,7 @@ class AutoEncoder(Network):
     | decoder | one Linear from the code to the sample's size                    |
 
     The error is the Euclidean norm over all of a sample's numbers (`error = "norm"`, the paper's equation 13). A margin
-    of 10 is meant in this unit: of MNIST in (-1, 1), a linear auto-encoder with 32 numbers of code leaves 7.2 of a digit
+    of 10 is meant in this unit: of MNIST in (-1, 1), a linear auto-encoder with a code of 32 leaves 7.2 of a digit
     and 20 of a grey image, so that 10 separates them. In the sum of squares ("sum") even the digits lie above it, at
     54, and the mean of squares ("mean", at most 4) never reaches it: give other margins with those.
 
