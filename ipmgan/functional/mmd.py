@@ -94,8 +94,8 @@ def mmd2_linear(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
     x, y = at_least_float32(x), at_least_float32(y)
     x1, x2, y1, y2 = x[:count:2], x[1:count:2], y[:count:2], y[1:count:2]
     squared = torch.stack([(a - b).square().sum(1) for a, b in ((x1, x2), (y1, y2), (x1, y2), (x2, y1))])
-    within_x, within_y, across_1, across_2 = kernel(squared)
-    return (within_x + within_y - across_1 - across_2).mean()
+    terms = kernel(squared)
+    return (terms[0] + terms[1] - terms[2] - terms[3]).mean()
 
 
 ESTIMATORS: Mapping[str, Callable[[Tensor, Tensor, Kernel], Tensor]] = MappingProxyType(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import ClassVar
 
 import attrs
@@ -89,8 +88,8 @@ class MMD(Objective):
         return self.weight * self.estimate(real, fake)
 
     def estimate(self, real: Tensor, fake: Tensor) -> Tensor:
-        kernel = partial(KERNELS[self.kernel], widths=self.kernel_widths(fake.shape[-1]))
-        return ESTIMATORS[self.estimator](real, fake, kernel)
+        kernel, widths = KERNELS[self.kernel], self.kernel_widths(fake.shape[-1])
+        return ESTIMATORS[self.estimator](real, fake, lambda squared: kernel(squared, widths))
 
     def kernel_widths(self, dimension: int) -> tuple[float, ...]:
         """The widths that the kernel is summed over, for samples of so many numbers.
