@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 
 import attrs
 import torch
@@ -11,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ipmgan.config import RunConfig
-from ipmgan.data.base import SampleSpec
-from ipmgan.engine.feed import Feed
+from ipmgan.data.base import Sampler, SampleSpec
+from ipmgan.engine.feed import Feed, fingerprint
 from ipmgan.engine.streams import Streams
 from ipmgan.errors import PairingError, PluginError, UsageError
 from ipmgan.objectives.base import CriticKind
@@ -34,13 +33,15 @@ class Parts:
     critic_optimizer: torch.optim.Optimizer | None
     train: Feed
     held_out: Feed
+    fingerprint: str
+    """What tells the training data from another."""
 
     @property
     def best_generator(self) -> nn.Module:
         """The averaged generator where there is one, else the generator."""
         return self.generator if self.average is None else self.average.module
 
-    def real(self, samples: Tensor) -> Tensor:
+    def outputs(self, samples: Tensor) -> Tensor:
         """The critic's outputs, or the flattened samples where there is no critic."""
         return samples.flatten(1) if self.critic is None else self.critic(samples)
 
@@ -96,7 +97,9 @@ def check(config: RunConfig) -> list[str]:
     _check_generator(config, generator)
     if critic is not None:
         _check_critic(config, critic)
-    has_batch_norm = any(isinstance(module, BATCH_NORM) for net in (generator, critic) if net for module in net.modules())
+    has_batch_norm = any(
+        isinstance(module, BATCH_NORM) for net in (generator, critic) if net for module in net.modules()
+    )
     if has_batch_norm and config.schedule.batch < 2:
         raise PairingError("batch norm needs batches of at least 2: raise --batch or choose norm=none")
     return _warnings(config)
@@ -182,7 +185,7 @@ def _probe(module: nn.Module, sample: Tensor, name: str) -> Tensor:
     return out
 
 
-def _warnings(config: RunConfig) -> Sequence[str] | list[str]:
+def _warnings(config: RunConfig) -> list[str]:
     momentum = config.critic_optimizer.momentum
     if config.critic is None or not config.lipschitz.momentum_free or momentum == 0:
         return []
@@ -205,6 +208,8 @@ def build(config: RunConfig) -> Parts:
     average = None
     if schedule.average:
         average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(schedule.average))
+    data, held_out = config.source.open("train"), config.source.open("held-out")
+    held_out_batch = schedule.batch if isinstance(held_out, Sampler) else min(schedule.batch, len(held_out))
     return Parts(
         config=config,
         device=device,
@@ -214,13 +219,14 @@ def build(config: RunConfig) -> Parts:
         average=average,
         generator_optimizer=config.generator_optimizer.make(list(generator.parameters())),
         critic_optimizer=critic and config.critic_optimizer.make(list(critic.parameters())),
-        train=Feed(config.source.open("train"), schedule.batch, streams, "train", schedule.workers),
-        held_out=Feed(config.source.open("held-out"), schedule.batch, streams, "held-out"),
+        train=Feed(data, schedule.batch, streams, "train", schedule.workers),
+        held_out=Feed(held_out, held_out_batch, streams, "held-out"),
+        fingerprint=fingerprint(data),
     )
 
 
 def _check_penalty(config: RunConfig, critic: nn.Module, device: torch.device) -> None:
-    """Differentiate the penalty once, on two samples, so that a critic that cannot be is refused before the first step."""
+    """Differentiate the penalty once, so that a critic that cannot be is refused before the first step."""
     if not config.lipschitz.needs_double_backward:
         return
     streams = Streams(0, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +33,7 @@ class Feed:
         self._order = functools.lru_cache(maxsize=2)(self._draw_order)
         if not isinstance(samples, Sampler) and len(samples) < batch:
             raise DataError(f"the {stream} split has {len(samples)} samples, fewer than one batch of {batch}")
+        self.some = functools.cache(self._some)
 
     def batch(self, number: int) -> Tensor:
         """Batch `number` on the device, (batch, *shape), float32."""
@@ -40,6 +42,16 @@ class Feed:
         if isinstance(self._samples, Resident):
             return self._samples.take(self.indices(number))
         return self._stream_batch(self._samples, number)
+
+    def _some(self, count: int) -> Tensor:
+        """A fixed random set of `count` samples, or all where there are fewer."""
+        if isinstance(self._samples, Sampler):
+            return self._samples.draw(count, self._streams.at(f"{self._stream}-some", 0))
+        index = self._order(-1)[:count]
+        if isinstance(self._samples, Resident):
+            return self._samples.take(index)
+        dataset = self._samples.dataset
+        return to_interval(torch.stack([dataset[int(i)] for i in index]), self._samples.bounds).to(index.device)
 
     def indices(self, number: int) -> Tensor:
         """Which samples batch `number` holds; where an epoch ends inside it, the next one begins."""
@@ -80,3 +92,11 @@ class Feed:
             timeout=LOADER_TIMEOUT if self._workers else 0,
             generator=torch.Generator(),
         )
+
+
+def fingerprint(samples: Samples) -> str:
+    """What tells one set of training samples from another: the sha256 of those that are held, the count of others."""
+    if isinstance(samples, Resident):
+        data = samples.samples.contiguous().cpu()
+        return hashlib.sha256(data.view(torch.uint8).numpy() if data.dim() else b"").hexdigest()
+    return f"{len(samples)} samples" if isinstance(samples, Streamed) else "a law"

@@ -1,0 +1,65 @@
+"""The command line. Heavy imports happen inside the commands, so that help does not load torch."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from ipmgan.cli import cite, plugins, presets, resume, sample, train
+from ipmgan.errors import IpmganError
+
+app = typer.Typer(
+    name="ipmgan",
+    help="Learn a distribution by minimising a distance between it and the model's.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import importlib.metadata
+
+        typer.echo(importlib.metadata.version("ipmgan"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, help="Print the version and stop.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Learn a distribution by minimising a distance between it and the model's."""
+
+
+app.command("train")(train.train)
+app.command("resume")(resume.resume)
+app.command("sample")(sample.sample)
+app.command("cite")(cite.cite)
+app.add_typer(plugins.app, name="plugins")
+app.add_typer(presets.app, name="presets")
+
+
+def main() -> None:
+    """Run the command line; an error is one or two lines and an exit code of its own."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        code = app(arguments, standalone_mode=False)
+    except IpmganError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,68 @@
+"""``ipmgan plugins``."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="The plugins that are installed.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_plugins(
+    kind: Annotated[str | None, typer.Option(help="Only one kind, such as objective.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the plugins: kind, name, what it is, and the distribution that offers it."""
+    from ipmgan.cli.display import print_table
+    from ipmgan.errors import UsageError, choose_from
+    from ipmgan.registry import registry
+
+    kinds = {entry.plugin.kind for entry in registry().entries()}
+    if kind is not None and kind not in kinds:
+        raise UsageError(choose_from("kind of plugin", kind, kinds))
+    rows: list[dict[str, Any]] = [
+        {
+            "kind": entry.plugin.kind,
+            "name": entry.plugin.name,
+            "also": ", ".join(entry.plugin.aliases),
+            "what": (inspect.getdoc(entry.plugin) or "").split("\n", 1)[0],
+            "from": f"{entry.distribution} {entry.version}",
+        }
+        for entry in registry().entries(kind)
+    ]
+    rows += [
+        {
+            "kind": "broken",
+            "name": "",
+            "also": "",
+            "what": broken.error,
+            "from": f"{broken.distribution} {broken.version}",
+        }
+        for broken in registry().broken
+    ]
+    print_table(rows, as_json=json)
+
+
+@app.command()
+def show(
+    name: str,
+    kind: Annotated[str | None, typer.Option(help="Where a name stands for several kinds.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a plugin: its equation, options, defaults and sources."""
+    from ipmgan.cli.display import print_json
+    from ipmgan.errors import UsageError, choose_from
+    from ipmgan.registry import registry
+    from ipmgan.reports.describe import describe, page
+
+    known = registry().entries(kind)
+    found = [entry for entry in known if name in (entry.plugin.name, *entry.plugin.aliases)]
+    if not found:
+        raise UsageError(choose_from("plugin", name, [entry.plugin.name for entry in known]))
+    if json:
+        print_json([describe(entry) for entry in found])
+    else:
+        typer.echo("\n".join(page(entry) for entry in found))

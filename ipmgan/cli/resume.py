@@ -1,0 +1,19 @@
+"""``ipmgan resume``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(help="The run's directory.")],
+    steps: Annotated[int | None, typer.Option(help="A new total of generator steps.")] = None,
+) -> None:
+    """Go on with a run from its last valid checkpoint, as if it had not stopped."""
+    from ipmgan.cli.display import follow
+    from ipmgan.engine.loop import Trainer
+
+    raise typer.Exit(follow(Trainer.resume(run, steps=steps)))

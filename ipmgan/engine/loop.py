@@ -1,0 +1,145 @@
+"""The run: steps, lines of metrics, pictures and checkpoints, from the start or from where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+
+from ipmgan.config import RunConfig, configure
+from ipmgan.engine import checkpoint
+from ipmgan.engine.build import build, check
+from ipmgan.engine.measure import Clock, generate, measure, quality
+from ipmgan.engine.run import Run
+from ipmgan.engine.rundir import RunDir
+from ipmgan.engine.state import capture, restore
+from ipmgan.engine.step import Step
+from ipmgan.errors import UsageError
+from ipmgan.pictures import draw_samples
+
+IMAGES_SHOWN, POINTS_SHOWN = 64, 1000
+
+
+class Trainer:
+    """Trains one run, in a directory of its own.
+
+    The settings are those of `configure`, or a finished `RunConfig`; the directory is `out`, or a new one under
+    ``runs/``. Parts that do not fit together raise a `UsageError` before anything is allocated.
+    """
+
+    def __init__(self, config: RunConfig | None = None, *, out: str | Path | None = None, **settings: Any) -> None:
+        if config is not None and settings:
+            raise UsageError("give a RunConfig or settings, not both")
+        self._prepare(config if config is not None else configure(**settings))
+        self.run_dir = RunDir.create(self.config, out)
+
+    def _prepare(self, config: RunConfig) -> None:
+        self.config = config
+        self.warnings = check(config)
+        self._parts = build(config)
+        self._step = Step(self._parts)
+        self._stop = False
+
+    @classmethod
+    def resume(cls, path: str | Path, *, steps: int | None = None) -> Trainer:
+        """The trainer of an existing run, put to its last valid checkpoint; `steps` changes the total.
+
+        Raises `CheckpointError` where there is no run, where every checkpoint is damaged, or where the data or a
+        plugin has changed since.
+        """
+        trainer = cls.__new__(cls)
+        trainer.run_dir = RunDir(path)
+        config = trainer.run_dir.config()
+        if steps is not None:
+            config = attrs.evolve(config, schedule=attrs.evolve(config.schedule, steps=steps))
+        with trainer.run_dir.locked():
+            snapshot = checkpoint.load_latest(trainer.run_dir.checkpoints)
+            trainer._prepare(config)
+            if snapshot is not None:
+                restore(trainer._parts, trainer._step, snapshot)
+            if trainer.step > config.schedule.steps:
+                raise UsageError(f"{path} is at step {trainer.step} already: --steps must be at least that")
+            trainer.run_dir.forget_after(trainer.step)
+            trainer.run_dir.write_config(config)
+        return trainer
+
+    @property
+    def step(self) -> int:
+        """Generator steps done."""
+        return self._step.steps
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.config.schedule.steps
+
+    def stop(self) -> None:
+        """Ask the run to save and stop after the current step; may be called from a signal handler."""
+        self._stop = True
+
+    def train(self) -> Run:
+        """Train to the last step, or until `stop`, and return the run."""
+        for _ in self:
+            pass
+        return Run(self.run_dir.path)
+
+    def __iter__(self) -> Iterator[dict[str, Any] | None]:
+        """Train, yielding after each step its line of metrics, or None for a step without one."""
+        schedule = self.config.schedule
+        clock = Clock(self._step)
+        with self.run_dir.locked():
+            while not self.finished:
+                self._run_step()
+                picture = self.finished or self.step % schedule.sample_every == 0
+                record = self._record(clock, picture) if picture or self.step % schedule.log_every == 0 else None
+                if self.finished or self._stop or self.step % schedule.checkpoint_every == 0:
+                    self.save()
+                yield record
+                if self._stop:
+                    return
+
+    def _run_step(self) -> None:
+        try:
+            self._step.run()
+        except torch.OutOfMemoryError as error:
+            batch = self.config.schedule.batch
+            raise UsageError(
+                f"out of memory at step {self.step} with batch = {batch}: lower --batch. Checkpoints are untouched"
+            ) from error
+
+    def _record(self, clock: Clock, picture: bool) -> dict[str, Any]:
+        self._step.check_finite()
+        record = measure(self._parts, self._step) | clock.rates(self.config.schedule.batch)
+        if picture:
+            record |= quality(self._parts, self.step)
+            self._draw()
+        self.run_dir.log(record)
+        clock.restart()
+        return record
+
+    def _draw(self) -> None:
+        parts, spec = self._parts, self.config.source.spec()
+        images = len(spec.shape) == 3
+        count = IMAGES_SHOWN if images else POINTS_SHOWN
+        fake = generate(parts.best_generator, self.config.latent.draw(count, parts.streams.at("picture-latents", 0)))
+        real = None if images else parts.held_out.some(count)
+        draw_samples(self.run_dir.samples / f"{self.step:09d}.png", fake, real, spec.bounds)
+
+    def save(self) -> Path:
+        """Write a checkpoint of this moment; raises `DivergedError` rather than save what is not finite."""
+        self._step.check_finite()
+        snapshot = capture(self._parts, self._step)
+        return checkpoint.save(self.run_dir.checkpoints, snapshot, keep=self.config.schedule.keep)
+
+
+def train(config: RunConfig | None = None, *, out: str | Path | None = None, **settings: Any) -> Run:
+    """Train a run from start to end; the arguments are those of `Trainer`.
+
+    ::
+
+        run = ipmgan.train(objective="wgan", lipschitz="clip", source="ring8", steps=1000)
+    """
+    return Trainer(config, out=out, **settings).train()

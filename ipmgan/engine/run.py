@@ -1,0 +1,76 @@
+"""A run on disk: its configuration, metrics and generator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ipmgan.config import RunConfig
+from ipmgan.engine import checkpoint
+from ipmgan.engine.build import choose_device, make_networks
+from ipmgan.engine.measure import generate
+from ipmgan.engine.rundir import RunDir
+from ipmgan.engine.streams import Streams
+from ipmgan.errors import CheckpointError, UsageError
+
+
+class Run:
+    """A run that was trained, opened for reading; raises `CheckpointError` where there is none to open."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.dir = RunDir(path)
+        self.config: RunConfig = self.dir.config()
+        self._generators: dict[tuple[bool, torch.device], nn.Module] = {}
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.dir.path)!r})"
+
+    @property
+    def path(self) -> Path:
+        """The run's directory."""
+        return self.dir.path
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics, oldest first."""
+        return self.dir.metrics()
+
+    def generator(self, *, average: bool = True, device: str = "auto") -> nn.Module:
+        """The generator of the last valid checkpoint, in evaluation mode.
+
+        With `average`, the averaged generator where the run has one.
+        """
+        place = choose_device(device)
+        if (average, place) not in self._generators:
+            self._generators[average, place] = self._load(average).to(place).eval()
+        return self._generators[average, place]
+
+    def _load(self, average: bool) -> nn.Module:
+        snapshot = checkpoint.load_latest(self.dir.checkpoints)
+        if snapshot is None:
+            raise CheckpointError(f"{self.path} has no checkpoint yet: train it with: ipmgan resume {self.path}")
+        generator, _ = make_networks(self.config, Streams(0, torch.device("cpu")))
+        prefix = "average.module." if average and self.config.schedule.average else "generator."
+        state = {key.removeprefix(prefix): value for key, value in snapshot.tensors.items() if key.startswith(prefix)}
+        try:
+            generator.load_state_dict(state)
+        except RuntimeError as error:
+            raise CheckpointError(f"the checkpoint does not fit the run's configuration: {error}") from error
+        return generator
+
+    def sample(self, count: int, *, seed: int = 0, average: bool = True, device: str = "auto") -> Tensor:
+        """`count` generated samples, (count, *shape), float32 on the CPU; the same seed gives the same samples."""
+        if count < 1:
+            raise UsageError(f"count = {count}: must be at least 1")
+        generator = self.generator(average=average, device=device)
+        place = choose_device(device)
+        latents = self.config.latent.draw(count, Streams(seed, place).at("sample", 0))
+        return generate(generator, latents).cpu()
+
+
+def load(path: str | Path) -> Run:
+    """Open a run; raises `CheckpointError` where there is none."""
+    return Run(path)
