@@ -130,19 +130,15 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
         for kind in ("source", "objective", "lipschitz")
     ]
     merged = merge(_normal(BUILT_IN), *map(_normal, defaults), *(_normal(layer) for layer in layers))
-    parts = {key: registry().make(kind, merged.pop(key)) for key, kind in PLUGINS.items()}
-    metrics = tuple(registry().make("metric", selection) for selection in merged.pop("metrics"))
+    parts: dict[str, Any] = {key: registry().make(kind, merged.pop(key)) for key, kind in PLUGINS.items()}
+    parts["metrics"] = tuple(registry().make("metric", selection) for selection in merged.pop("metrics"))
     critic = merged.pop("critic", None)
-    optimizers = {key: Optimizer.from_table(merged.pop(key), what=key) for key in OPTIMIZERS}
-    latent = build(Latent, merged.pop("latent"), what="latent")
-    objective = typing.cast(Objective, parts["objective"])
-    network = _critic(critic, objective, typing.cast(Network, parts["generator"]))
-    if network is None:
+    parts |= {key: Optimizer.from_table(merged.pop(key), what=key) for key in OPTIMIZERS}
+    parts["latent"] = build(Latent, merged.pop("latent"), what="latent")
+    parts["critic"] = _critic(critic, parts["objective"], parts["generator"])
+    if parts["critic"] is None:
         merged["n_critic"] = 0
-    schedule = build(Schedule, merged, what="a run")
-    return RunConfig(
-        **typing.cast(Any, parts), critic=network, metrics=metrics, latent=latent, **optimizers, schedule=schedule
-    )
+    return RunConfig(**parts, schedule=build(Schedule, merged, what="a run"))
 
 
 def _critic(selection: Mapping[str, Any] | None, objective: Objective, generator: Network) -> Network | None:

@@ -192,10 +192,10 @@ def _declared(base: type) -> list[str]:
 def registry() -> Registry:
     """The registry of this process: built-ins and, as far as ``IPMGAN_PLUGINS`` (all, none or names) allows, others."""
     allowed = os.environ.get(SWITCH, "all").strip()
-    points = () if allowed == "none" else importlib.metadata.entry_points(group=GROUP)
+    points = [] if allowed == "none" else list(importlib.metadata.entry_points(group=GROUP))
     if allowed not in ("all", "none"):
         names = {name.strip() for name in allowed.split(",")}
-        points = tuple(point for point in points if point.dist and point.dist.name in names)
+        points = [point for point in points if point.dist and point.dist.name in names]
     return Registry(points)
 
 

@@ -57,7 +57,7 @@ def _value(text: str) -> Any:
 
 def build(cls: type, table: Mapping[str, Any], *, what: str) -> Any:
     """An attrs object from a table; unknown keys and values of another type are refused, with what is allowed."""
-    fields = {field.name: field for field in attrs.fields(attrs.resolve_types(cls)) if field.init}
+    fields = fields_of(cls)
     values = {}
     for key, value in table.items():
         if key not in fields:
@@ -77,19 +77,28 @@ def build(cls: type, table: Mapping[str, Any], *, what: str) -> Any:
         raise type(error)(f"{what}: {error}") from error
 
 
+def fields_of(cls: Any) -> dict[str, attrs.Attribute[Any]]:
+    """The options of an attrs class by name, their types resolved."""
+    return {field.name: field for field in attrs.fields(attrs.resolve_types(cls)) if field.init}
+
+
 def type_name(kind: Any) -> str:
     """A type as a user would write it.
 
     >>> type_name(tuple[int, ...] | None)
     'a list of int, or nothing'
     """
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+    if _origin(kind) in (types.UnionType, typing.Union):
         return " or ".join(sorted(type_name(part) for part in typing.get_args(kind))).replace(
             " or nothing", ", or nothing"
         )
-    if typing.get_origin(kind) is tuple:
+    if _origin(kind) is tuple:
         return f"a list of {type_name(typing.get_args(kind)[0])}"
     return str(getattr(kind, "__name__", kind))
+
+
+def _origin(kind: Any) -> Any:
+    return typing.get_origin(kind)
 
 
 def _strict(*accepted: type) -> Any:
@@ -129,10 +138,8 @@ def _make_converter() -> cattrs.Converter:
     made.register_structure_hook(int, _strict(int))
     made.register_structure_hook(float, _strict(float, int))
     made.register_structure_hook(str, _strict(str))
-    made.register_structure_hook_func(
-        lambda kind: isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union, _structure_union
-    )
-    made.register_structure_hook_func(lambda kind: typing.get_origin(kind) is tuple, _structure_tuple)
+    made.register_structure_hook_func(lambda kind: _origin(kind) in (types.UnionType, typing.Union), _structure_union)
+    made.register_structure_hook_func(lambda kind: _origin(kind) is tuple, _structure_tuple)
     return made
 
 

@@ -86,7 +86,8 @@ class Optimizer:
     def make(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser over these parameters; raises `UsageError` where torch refuses the settings."""
         try:
-            return optimizers()[self.name](parameters, lr=self.lr, **dict(self.options))
+            settings: dict[str, Any] = {"lr": self.lr, **dict(self.options)}
+            return optimizers()[self.name](parameters, **settings)
         except (ValueError, TypeError, RuntimeError) as error:
             raise UsageError(f"torch.optim.{self.name} refuses these settings: {error}") from error
 

@@ -207,7 +207,7 @@ def build(config: RunConfig) -> Parts:
         _check_penalty(config, critic, device)
     average = None
     if schedule.average:
-        average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(schedule.average))
+        average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(schedule.average))  # type: ignore[no-untyped-call]
     data, held_out = config.source.open("train"), config.source.open("held-out")
     held_out_batch = schedule.batch if isinstance(held_out, Sampler) else min(schedule.batch, len(held_out))
     return Parts(
@@ -218,7 +218,7 @@ def build(config: RunConfig) -> Parts:
         critic=critic,
         average=average,
         generator_optimizer=config.generator_optimizer.make(list(generator.parameters())),
-        critic_optimizer=critic and config.critic_optimizer.make(list(critic.parameters())),
+        critic_optimizer=None if critic is None else config.critic_optimizer.make(list(critic.parameters())),
         train=Feed(data, schedule.batch, streams, "train", schedule.workers),
         held_out=Feed(held_out, held_out_batch, streams, "held-out"),
         fingerprint=fingerprint(data),

@@ -86,7 +86,7 @@ class Feed:
 
         return DataLoader(
             samples.dataset,
-            batch_sampler=numbers(),  # type: ignore[arg-type]
+            batch_sampler=numbers(),
             num_workers=self._workers,
             pin_memory=self._streams.device.type == "cuda",
             timeout=LOADER_TIMEOUT if self._workers else 0,
@@ -98,5 +98,5 @@ def fingerprint(samples: Samples) -> str:
     """What tells one set of training samples from another: the sha256 of those that are held, the count of others."""
     if isinstance(samples, Resident):
         data = samples.samples.contiguous().cpu()
-        return hashlib.sha256(data.view(torch.uint8).numpy() if data.dim() else b"").hexdigest()
+        return hashlib.sha256(data.view(torch.uint8).numpy().data).hexdigest()
     return f"{len(samples)} samples" if isinstance(samples, Streamed) else "a law"

@@ -143,3 +143,8 @@ def train(config: RunConfig | None = None, *, out: str | Path | None = None, **s
         run = ipmgan.train(objective="wgan", lipschitz="clip", source="ring8", steps=1000)
     """
     return Trainer(config, out=out, **settings).train()
+
+
+def resume(path: str | Path, *, steps: int | None = None) -> Run:
+    """Go on with a run to its end, or to a new total of `steps`; raises as `Trainer.resume` does."""
+    return Trainer.resume(path, steps=steps).train()

@@ -77,7 +77,7 @@ def generate(generator: nn.Module, latents: Tensor) -> Tensor:
     training = generator.training
     generator.eval()
     try:
-        return torch.cat([generator(part).float() for part in latents.split(GENERATION_BATCH)])
+        return torch.cat([generator(part).float() for part in torch.split(latents, GENERATION_BATCH)])
     finally:
         generator.train(training)
 

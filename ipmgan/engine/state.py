@@ -26,7 +26,7 @@ def capture(parts: Parts, step: Step) -> Snapshot:
     for name, module in _modules(parts).items():
         tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
     for name, (module, optimizer) in _optimizers(parts).items():
-        flat = get_optimizer_state_dict(module, optimizer, options=FLAT) if optimizer.state else {}
+        flat: dict[str, Any] = get_optimizer_state_dict(module, optimizer, options=FLAT) if optimizer.state else {}
         tensors |= {f"{name}.{key}": value for key, value in flat.items() if isinstance(value, Tensor)}
         scalars[name] = {key: value for key, value in flat.items() if not isinstance(value, Tensor)}
     for plugin in (parts.config.objective, parts.config.lipschitz):

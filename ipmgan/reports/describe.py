@@ -10,7 +10,7 @@ import attrs
 
 from ipmgan.plugin import Plugin, Quantity, limits_text
 from ipmgan.registry import Entry
-from ipmgan.selection import type_name
+from ipmgan.selection import fields_of, type_name
 
 NOT_CAPABILITIES = ("kind", "name", "aliases", "references", "defaults")
 
@@ -42,8 +42,7 @@ def options(plugin: type[Plugin]) -> list[dict[str, Any]]:
             "allowed": limits_text(field.metadata),
             "meaning": field.metadata.get("help", ""),
         }
-        for field in attrs.fields(attrs.resolve_types(plugin))
-        if field.init
+        for field in fields_of(plugin).values()
     ]
 
 
@@ -57,7 +56,7 @@ def default_of(field: attrs.Attribute[Any]) -> Any:
 def capabilities(plugin: type[Plugin]) -> dict[str, Any]:
     """The class data of a plugin that its contract names."""
     names = [name for base in reversed(plugin.__mro__) for name in inspect.get_annotations(base)]
-    fields = {field.name for field in attrs.fields(plugin)}
+    fields = fields_of(plugin)
     found = {}
     for name in dict.fromkeys(names):
         if name.startswith("_") or name in NOT_CAPABILITIES or name in fields or not hasattr(plugin, name):
