@@ -21,7 +21,7 @@ from ipmgan.data.split import check_bounds
 from ipmgan.errors import DataError
 from ipmgan.plugin import Training, option
 
-TRAINING = Training(steps=10_000, generator="dcgan", critic="dcgan", latent="normal:dim=100")
+TRAINING = Training(steps=10_000, generator="dcgan", latent="normal:dim=100")
 ROOT_HELP = "folder that holds the data; else the environment variable IPMGAN_DATA, else 'data'"
 _BROKEN = (
     RuntimeError,

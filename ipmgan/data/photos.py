@@ -22,7 +22,7 @@ class Photos(Source):
     """
 
     name = "photos"
-    defaults = Training(steps=10_000, generator="dcgan", critic="dcgan", latent="normal:dim=100")
+    defaults = Training(steps=10_000, generator="dcgan", latent="normal:dim=100")
 
     size: int = option(64, help="side of a crop, in pixels", at_least=4, at_most=128)
     bounds: tuple[float, float] = option((-1.0, 1.0), help="the interval of the pixels")

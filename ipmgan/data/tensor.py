@@ -26,7 +26,7 @@ class TensorFile(Source):
     """
 
     name = "tensor"
-    defaults = Training(steps=10_000, generator="mlp", critic="mlp", latent="normal:dim=32")
+    defaults = Training(steps=10_000, generator="mlp", latent="normal:dim=32")
 
     path: str = option(help="the file, .npy or .safetensors")
     key: str | None = option(None, help="name of the tensor in a .safetensors file with several")

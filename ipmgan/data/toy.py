@@ -12,7 +12,7 @@ from ipmgan.data.base import Sampler, SampleSpec, Source, Split
 from ipmgan.plugin import Training, option
 from ipmgan.references import WGAN, WGAN_GP
 
-_TRAINING = Training(steps=10_000, generator="mlp", critic="mlp", latent="normal:dim=2")
+_TRAINING = Training(steps=10_000, generator="mlp", latent="normal:dim=2")
 
 
 def _mixture(centres: Tensor, std: float, count: int, generator: torch.Generator) -> Tensor:
