@@ -94,5 +94,5 @@ def _open_ended(critic: nn.Module) -> Iterator[str]:
         title = f"{name} ({type(module).__name__})" if name else type(module).__name__
         if isinstance(module, NORMALISATIONS):
             yield f"{title}: clipping leaves its gains alone, and it divides by the spread of the data"
-        elif not isinstance(module, nn.Linear | _ConvNd | nn.PReLU) and any(module.parameters(recurse=False)):
+        elif list(module.parameters(recurse=False)) and not isinstance(module, nn.Linear | _ConvNd | nn.PReLU):
             yield f"{title}: how its bound grows with its weights is not known"

@@ -6,7 +6,7 @@ import math
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ipmgan.errors import UsageError
 from ipmgan.lipschitz.base import LipschitzEnforcer
@@ -66,13 +66,13 @@ class Sphere(LipschitzEnforcer):
             return
         norms = torch.stack(torch._foreach_norm(weights))
         if self.scope == "whole":
+            radii = [self.radius or math.sqrt(len(weights))] * len(weights)
             norms = torch.linalg.vector_norm(norms).expand(len(weights))
-            radii = norms.new_full(norms.shape, self.radius or math.sqrt(len(weights)))
         else:
-            radii = norms.new_tensor([self.radius or self.c * math.sqrt(weight.numel()) for weight in weights])
-        torch._foreach_mul_(weights, list(self._scales(norms, radii).unbind()))
-
-    def _scales(self, norms: Tensor, radii: Tensor) -> Tensor:
-        """What to multiply by; 1 for zeros, whose direction is unknown."""
-        scales = torch.where(norms > 0, radii / norms, 1)
-        return scales.clamp_max(1) if self.shape == "ball" else scales
+            radii = [self.radius or self.c * math.sqrt(weight.numel()) for weight in weights]
+        # Zeros, which have no direction, are multiplied by zero; the radii stay numbers, so that none is copied over.
+        inverse = torch.where(norms > 0, norms.reciprocal(), 0)
+        scales = torch._foreach_mul(list(inverse.unbind()), radii)
+        if self.shape == "ball":
+            torch._foreach_clamp_max_(scales, 1.0)
+        torch._foreach_mul_(weights, scales)
