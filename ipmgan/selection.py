@@ -64,7 +64,7 @@ def build(cls: type, table: Mapping[str, Any], *, what: str) -> Any:
             raise UsageError(choose_from(f"option of {what} named", key, fields))
         field = fields[key]
         try:
-            values[key] = converter.structure(value, field.type)
+            values[key] = converter.structure(value, typing.cast(Any, field.type))
         except (ValueError, TypeError, cattrs.BaseValidationError) as error:
             allowed = limits_text(field.metadata) or type_name(field.type)
             raise UsageError(f"{what}: {key} = {value!r}: must be {allowed}") from error
