@@ -340,6 +340,11 @@ def test_a_parametrised_layer_counts_with_the_weight_it_uses() -> None:
     certificate = lipschitz_bound(nn.Sequential(layer))
     assert certificate.bound == pytest.approx(number(torch.linalg.matrix_norm(layer.weight, 2)), rel=1e-10)
     assert str(certificate).endswith("0 (Linear)")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        spectral = parametrizations.spectral_norm(nn.Linear(9, 9, dtype=DOUBLE), n_power_iterations=1)
+    now = torch.linalg.matrix_norm(copy.deepcopy(spectral).eval().weight, 2)
+    assert lipschitz_bound(spectral).bound == pytest.approx(number(now), rel=1e-10)
 
 
 class Squared(nn.Module):

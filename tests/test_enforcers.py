@@ -47,6 +47,8 @@ def mlp(*widths: int, dtype: torch.dtype = torch.float32) -> nn.Sequential:
     layers: list[nn.Module] = []
     for fan_in, fan_out in itertools.pairwise(widths):
         layers += [nn.Linear(fan_in, fan_out, dtype=dtype), nn.ReLU()]
+        for parameter in layers[-2].parameters():
+            nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=rng(len(layers)))
     return nn.Sequential(*layers[:-1])
 
 
@@ -165,9 +167,10 @@ def test_the_clip_bound_of_a_small_network_and_of_random_ones_inside_the_box() -
     assert clip_bound(mlp(2, 128, 1), 0.01).bound == pytest.approx(0.0181019, abs=5e-8)
     critic = nn.Sequential(nn.Conv2d(2, 3, 4, 2, 1), nn.LeakyReLU(0.2), nn.ConvTranspose2d(3, 2, 3, 2))
     limit = clip_bound(critic, 0.5)
+    generator = rng()
     for _ in range(5):
         for parameter in critic.parameters():
-            nn.init.uniform_(parameter, -3, 3, generator=rng(len(limit.factors)))
+            nn.init.uniform_(parameter, -3, 3, generator=generator)
         Clip(c=0.5).after_step(critic)
         assert lipschitz_bound(critic).bound < limit.bound
 
@@ -211,13 +214,13 @@ def test_a_sphere_rescales_each_tensor_always_and_a_ball_from_outside() -> None:
 
 
 def test_the_natural_radius_gives_the_bound_of_the_box() -> None:
-    critic = mlp(2, 512, 512, 512, 1)
+    critic = mlp(2, 512, 512, 512, 1, dtype=torch.float64)
     Sphere().after_step(critic)
     assert norms(critic) == pytest.approx([0.32, 5.12, 5.12, 0.01 * math.sqrt(512)])
-    assert math.prod(norms(critic)) == pytest.approx(1.8981253125, rel=1e-6)
+    assert math.prod(norms(critic)) == pytest.approx(1.8981253125, rel=1e-9)
     Sphere(c=0.1).after_step(critic)
     assert norms(critic)[0] == pytest.approx(3.2)
-    assert lipschitz_bound(critic).bound <= math.prod(norms(critic)) * (1 + 1e-6)
+    assert lipschitz_bound(critic).bound <= math.prod(norms(critic)) * (1 + 1e-9)
 
 
 def test_the_whole_vector_has_one_norm_and_natural_bound_one() -> None:
@@ -373,6 +376,7 @@ def test_no_graph_leads_to_the_samples(points: str) -> None:
     real, fake = normal(4, 2).requires_grad_(), normal(4, 2, seed=1).requires_grad_()
     critic = mlp(2, 8, 1, dtype=torch.float64)
     GradientPenalty(points=points).penalty(critic, real, fake * 2, generator=rng()).backward()
+    assert not interpolates(real, fake, torch.ones(4)).requires_grad
     assert real.grad is None
     assert fake.grad is None
     assert critic[0].weight.grad is not None
@@ -422,7 +426,11 @@ def test_the_penalty_stays_in_float32_under_autocast() -> None:
     assert low.dtype == torch.bfloat16
     assert inside.dtype == torch.float32
     assert number(inside) == number(outside)
+    wide = GradientPenalty().penalty(copy.deepcopy(critic).double(), real.double(), fake.double(), generator=rng())
+    assert number(outside) == pytest.approx(number(wide), rel=0.01)
     assert gradient_norms(critic, real.bfloat16()).dtype == torch.float32
+    mixed = GradientPenalty().penalty(critic, real, fake.bfloat16(), generator=rng())
+    assert number(mixed) == pytest.approx(number(outside), rel=0.01)
 
 
 def test_the_penalty_can_be_evaluated_without_grad() -> None:

@@ -22,7 +22,7 @@ def interpolates(real: Tensor, fake: Tensor, epsilon: Tensor) -> Tensor:
         epsilon: one weight a sample on the real one, (N,).
 
     Returns:
-        (N, ...), without graph.
+        (N, ...), without graph, in float32 or wider.
 
     Raises:
         UsageError: where real and fake, or the weights, do not pair up.
@@ -41,7 +41,8 @@ def interpolates(real: Tensor, fake: Tensor, epsilon: Tensor) -> Tensor:
     if epsilon.shape != real.shape[:1]:
         raise UsageError(f"weights {tuple(epsilon.shape)}: interpolates need one a sample, ({len(real)},)")
     epsilon = epsilon.reshape(-1, *[1] * (real.dim() - 1))
-    return torch.lerp(fake.detach(), real.detach(), epsilon)
+    real, fake = at_least_float32(real.detach()), at_least_float32(fake.detach())
+    return epsilon * real + (1 - epsilon) * fake
 
 
 def gradient_norms(critic: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:

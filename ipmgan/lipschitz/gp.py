@@ -59,5 +59,6 @@ class GradientPenalty(LipschitzEnforcer):
             return real if self.points == "real" else fake
         if generator is None:
             raise UsageError("a gradient penalty draws its points: give it a torch.Generator, generator=...")
-        epsilon = torch.rand(len(real), generator=generator, device=generator.device, dtype=real.dtype)
+        dtype = torch.promote_types(real.dtype, torch.float32)
+        epsilon = torch.rand(len(real), generator=generator, device=generator.device, dtype=dtype)
         return interpolates(real, fake, epsilon.to(real.device))
