@@ -88,10 +88,11 @@ def type_name(kind: Any) -> str:
     >>> type_name(tuple[int, ...] | None)
     'a list of int, or nothing'
     """
+    if kind is type(None):
+        return "nothing"
     if _origin(kind) in (types.UnionType, typing.Union):
-        return " or ".join(sorted(type_name(part) for part in typing.get_args(kind))).replace(
-            " or nothing", ", or nothing"
-        )
+        names = sorted(map(type_name, typing.get_args(kind)), key=lambda name: (name == "nothing", name))
+        return " or ".join(names).replace(" or nothing", ", or nothing")
     if _origin(kind) is tuple:
         return f"a list of {type_name(typing.get_args(kind)[0])}"
     return str(getattr(kind, "__name__", kind))

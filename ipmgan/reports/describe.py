@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+import math
 from typing import Any
 
 import attrs
@@ -12,6 +13,8 @@ from ipmgan.plugin import Plugin, Quantity, limits_text
 from ipmgan.registry import Entry
 from ipmgan.selection import fields_of, type_name
 
+TITLES = {"lipschitz": "Enforcer"}
+REQUIRED = "required"
 NOT_CAPABILITIES = ("kind", "name", "aliases", "references", "defaults")
 
 
@@ -38,7 +41,7 @@ def options(plugin: type[Plugin]) -> list[dict[str, Any]]:
         {
             "name": field.name,
             "type": type_name(field.type),
-            "default": "required" if field.default is attrs.NOTHING else default_of(field),
+            "default": REQUIRED if field.default is attrs.NOTHING else default_of(field),
             "allowed": limits_text(field.metadata),
             "meaning": field.metadata.get("help", ""),
         }
@@ -63,29 +66,53 @@ def capabilities(plugin: type[Plugin]) -> dict[str, Any]:
             continue
         value = getattr(plugin, name)
         if isinstance(value, Quantity):
-            value = f"{value.name}, in {value.unit}, from {value.low:g} to {value.high:g}. {value.bound}".strip()
+            value = quantity_text(value)
         found[name] = value.value if isinstance(value, enum.Enum) else value
     return found
+
+
+def quantity_text(quantity: Quantity) -> str:
+    """A quantity in words.
+
+    >>> quantity_text(Quantity(name="TV", unit="probability", high=1, bound="lower bound of TV"))
+    'TV, in probability, at most 1; lower bound of TV'
+    """
+    limits = {"at_least": quantity.low, "at_most": quantity.high}
+    finite = {key: f"{limit:g}" for key, limit in limits.items() if math.isfinite(limit)}
+    text = ", ".join(part for part in (quantity.name, f"in {quantity.unit}", limits_text(finite)) if part)
+    return f"{text}; {quantity.bound}" if quantity.bound else text
 
 
 def page(entry: Entry) -> str:
     """A plugin as a page of plain Markdown."""
     about = describe(entry)
-    names = ", ".join(f"`{name}`" for name in (about["name"], *about["aliases"]))
-    lines = [f"# {about['name']}", "", f"{about['kind'].capitalize()} {names}, from {about['distribution']}.", ""]
-    lines += [about["description"], ""]
+    names = ", also ".join(f"`{name}`" for name in (about["name"], *about["aliases"]))
+    title = TITLES.get(about["kind"], about["kind"].capitalize())
+    lines = [f"# {about['name']}", "", f"{title} {names}, from {about['distribution']}.", "", about["description"], ""]
     if about["options"]:
-        lines += ["## Options", "", "| option | type | default | allowed | meaning |", "|---|---|---|---|---|"]
-        lines += [
-            f"| `{row['name']}` | {row['type']} | `{row['default']}` | {row['allowed']} | {row['meaning']} |"
-            for row in about["options"]
-        ]
-        lines.append("")
+        lines += ["## Options", "", *_option_rows(about["options"]), ""]
     if about["capabilities"]:
-        lines += ["## Facts", "", *(f"- {key}: {value}" for key, value in about["capabilities"].items()), ""]
+        lines += ["## Facts", "", *(f"- `{key}`: {_plain(value)}" for key, value in about["capabilities"].items()), ""]
     if about["defaults"]:
         lines += ["## Settings that it brings along", ""]
-        lines += [f"- {key}: `{value}`" for key, value in about["defaults"].items()] + [""]
+        lines += [f"- `{key}`: `{value}`" for key, value in about["defaults"].items()] + [""]
     if about["references"]:
         lines += ["## Sources", "", *(f"- {reference}" for reference in about["references"]), ""]
     return "\n".join(lines)
+
+
+def _option_rows(options: list[dict[str, Any]]) -> list[str]:
+    rows = ["| option | default | allowed | meaning |", "|---|---|---|---|"]
+    for option in options:
+        default = REQUIRED if option["default"] == REQUIRED else f"`{_plain(option['default'])}`"
+        allowed = ", ".join(part for part in (option["type"], option["allowed"]) if part)
+        cells = (f"`{option['name']}`", default, allowed, option["meaning"])
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return rows
+
+
+def _plain(value: Any) -> str:
+    """A value as a user would write it."""
+    if value is None:
+        return "nothing"
+    return str(value).lower() if isinstance(value, bool) else str(value)
