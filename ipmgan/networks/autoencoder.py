@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import attrs
 import torch
@@ -35,6 +36,14 @@ class ReconstructionEnergy(nn.Module):
         """Dec(Enc(x)), of the shape of x."""
         result: Tensor = self.decoder(self.encoder(x.flatten(1)))
         return result.view_as(x)
+
+    def lipschitz_rule(self, bound: Callable[[nn.Module], float]) -> float | str:
+        """|D(x) - D(y)| <= |residual(x) - residual(y)| <= (1 + K_dec K_enc) |x - y| for the norm; squares have none."""
+        if self.error != "norm":
+            return f"a {self.error} of squares has no slope limit"
+        encoder = bound(self.encoder)
+        energy = 1 + encoder * bound(self.decoder)
+        return math.hypot(energy, encoder) if self.with_code else energy
 
     def _distance(self, residual: Tensor) -> Tensor:
         if self.error == "norm":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +32,10 @@ class Interval(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The values inside the interval."""
         return torch.tanh(x) * ((self.high - self.low) / 2) + (self.high + self.low) / 2
+
+    def lipschitz_rule(self, bound: Callable[[nn.Module], float]) -> float:
+        """Half the interval's length, the steepest slope of the tanh being 1."""
+        return abs(self.high - self.low) / 2
 
     def extra_repr(self) -> str:
         """The interval, for `print`."""
