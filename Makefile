@@ -1,0 +1,25 @@
+# One environment, .venv, for everything; it is made when first needed and again when pyproject.toml changes.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test slow docs clean
+
+demo: .venv/installed
+	$(BIN)/ipmgan train --objective wgan --lipschitz clip
+
+test: .venv/installed
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
+docs: .venv/installed
+	$(BIN)/mkdocs build --strict
+
+.venv/installed: pyproject.toml $(wildcard plugins/*/pyproject.toml)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[test]' $(addprefix --editable ,$(dir $(wildcard plugins/*/pyproject.toml)))
+	touch $@
+
+clean:
+	rm -rf .venv runs site
