@@ -91,15 +91,17 @@ class Trainer:
         schedule = self.config.schedule
         clock = Clock(self._step)
         with self.run_dir.locked():
-            while not self.finished:
+            saved = self.step
+            while not self.finished and not self._stop:
                 self._run_step()
                 picture = self.finished or self.step % schedule.sample_every == 0
                 record = self._record(clock, picture) if picture or self.step % schedule.log_every == 0 else None
-                if self.finished or self._stop or self.step % schedule.checkpoint_every == 0:
+                if self.finished or self.step % schedule.checkpoint_every == 0:
                     self.save()
+                    saved = self.step
                 yield record
-                if self._stop:
-                    return
+            if self.step > saved:
+                self.save()
 
     def _run_step(self) -> None:
         try:
