@@ -81,8 +81,10 @@ def _summary(trainer: Trainer, seconds: float, done: int) -> None:
         typer.echo(f"{done} steps in {seconds:.0f} s")
         held_out, unit = last["held_out_estimate"], quantity.unit
         typer.echo(f"{quantity.name}: {_number(held_out)} {unit} on held-out data ({quantity.bound or 'no bound'})")
-        if "lipschitz_bound" in last:
-            typer.echo(f"certified Lipschitz bound of the critic: {_number(last['lipschitz_bound'])}")
+        certificate = trainer.certificate()
+        if certificate is not None:
+            why = f" ({certificate.unbounded[0]})" if certificate.unbounded else ""
+            typer.echo(f"certified Lipschitz bound of the critic: {_number(last['lipschitz_bound'])}{why}")
         for metric in trainer.config.metrics:
             if metric.name in last:
                 typer.echo(f"{metric.name}: {_number(last[metric.name])} {metric.measures.unit}")

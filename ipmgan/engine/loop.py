@@ -12,12 +12,13 @@ import torch
 from ipmgan.config import RunConfig, configure
 from ipmgan.engine import checkpoint
 from ipmgan.engine.build import build, check
-from ipmgan.engine.measure import Clock, generate, measure, quality
+from ipmgan.engine.measure import Clock, certify, generate, measure, quality
 from ipmgan.engine.run import Run
 from ipmgan.engine.rundir import RunDir
 from ipmgan.engine.state import capture, restore
 from ipmgan.engine.step import Step
 from ipmgan.errors import UsageError
+from ipmgan.lipschitz import Certificate
 from ipmgan.pictures import draw_samples
 
 IMAGES_SHOWN, POINTS_SHOWN = 64, 1000
@@ -75,6 +76,10 @@ class Trainer:
     def finished(self) -> bool:
         """Whether all steps are done."""
         return self.step >= self.config.schedule.steps
+
+    def certificate(self) -> Certificate | None:
+        """What the critic's Lipschitz constant can be at most, as it stands, and why; None without a critic."""
+        return certify(self._parts)
 
     def stop(self) -> None:
         """Ask the run to save and stop after the current step; may be called from a signal handler."""

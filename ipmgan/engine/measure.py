@@ -14,7 +14,7 @@ from torch.nn.utils import get_total_norm
 
 from ipmgan.engine.build import Parts
 from ipmgan.engine.step import Step
-from ipmgan.lipschitz import lipschitz_bound
+from ipmgan.lipschitz import Certificate, lipschitz_bound
 
 GENERATION_BATCH = 500
 BOUND_EFFORT = 1e8
@@ -37,10 +37,17 @@ def measure(parts: Parts, step: Step) -> dict[str, Any]:
         if net is not None:
             gradients = [p.grad for p in net.parameters() if p.grad is not None]
             record[f"{name}_gradient_norm"] = float(get_total_norm(gradients))
-    if parts.critic is not None:
-        shape = parts.config.source.spec().shape
-        record["lipschitz_bound"] = lipschitz_bound(parts.critic, shape=shape, effort=BOUND_EFFORT).bound
+    certificate = certify(parts)
+    if certificate is not None:
+        record["lipschitz_bound"] = certificate.bound
     return record
+
+
+def certify(parts: Parts) -> Certificate | None:
+    """What the critic's Lipschitz constant can be at most, as it stands; None without a critic."""
+    if parts.critic is None:
+        return None
+    return lipschitz_bound(parts.critic, shape=parts.config.source.spec().shape, effort=BOUND_EFFORT)
 
 
 @torch.no_grad()
