@@ -5,7 +5,9 @@ Later layers win: built-in < source < objective < enforcer < preset < file < fla
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
+import operator
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping
@@ -129,7 +131,8 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
         registry().find(kind, str(chosen[kind].get("name"))).plugin.defaults.settings()
         for kind in ("source", "objective", "lipschitz")
     ]
-    merged = merge(_normal(BUILT_IN), *map(_normal, defaults), *(_normal(layer) for layer in layers))
+    base = functools.reduce(operator.or_, map(_normal, defaults), _normal(BUILT_IN))
+    merged = merge(base, *(_normal(layer) for layer in layers))
     parts: dict[str, Any] = {key: registry().make(kind, merged.pop(key)) for key, kind in PLUGINS.items()}
     parts["metrics"] = tuple(registry().make("metric", selection) for selection in merged.pop("metrics"))
     critic = merged.pop("critic", None)
@@ -158,7 +161,10 @@ def _critic(selection: Mapping[str, Any] | None, objective: Objective, generator
 
 
 def merge(*layers: Mapping[str, Any]) -> Table:
-    """Later layers over earlier ones: a table that names another plugin replaces, one that does not is merged in."""
+    """Later layers over earlier ones: a table that names another plugin replaces, one that does not is merged in.
+
+    The defaults beneath are not merged so: a paper's optimiser is that paper's, whole.
+    """
     merged: Table = {}
     for layer in layers:
         for key, value in layer.items():

@@ -27,14 +27,17 @@ IMAGES_SHOWN, POINTS_SHOWN = 64, 1000
 class Trainer:
     """Trains one run, in a directory of its own.
 
-    The settings are those of `configure`, or a finished `RunConfig`; the directory is `out`, or a new one under
-    ``runs/``. Parts that do not fit together raise a `UsageError` before anything is allocated.
+    The settings are those of `configure`, over a TOML file if `config` names one; or `config` is all of it. The
+    directory is `out`, or a new one under ``runs/``. Parts that do not fit together raise a `UsageError` before
+    anything is allocated.
     """
 
-    def __init__(self, config: RunConfig | None = None, *, out: str | Path | None = None, **settings: Any) -> None:
-        if config is not None and settings:
-            raise UsageError("give a RunConfig or settings, not both")
-        self._prepare(config if config is not None else configure(**settings))
+    def __init__(
+        self, config: RunConfig | str | Path | None = None, *, out: str | Path | None = None, **settings: Any
+    ) -> None:
+        if isinstance(config, RunConfig) and settings:
+            raise UsageError(f"a RunConfig is complete: {', '.join(settings)} cannot be given beside it")
+        self._prepare(config if isinstance(config, RunConfig) else configure(config=config, **settings))
         self.run_dir = RunDir.create(self.config, out)
 
     def _prepare(self, config: RunConfig) -> None:
@@ -142,7 +145,7 @@ class Trainer:
         return checkpoint.save(self.run_dir.checkpoints, snapshot, keep=self.config.schedule.keep)
 
 
-def train(config: RunConfig | None = None, *, out: str | Path | None = None, **settings: Any) -> Run:
+def train(config: RunConfig | str | Path | None = None, *, out: str | Path | None = None, **settings: Any) -> Run:
     """Train a run from start to end; the arguments are those of `Trainer`.
 
     ::
