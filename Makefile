@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/ipmgan train --objective wgan --lipschitz clip
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest
 
 slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
