@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
+import itertools
 import operator
 import tomllib
 import typing
@@ -25,8 +26,8 @@ from ipmgan.networks.base import Network
 from ipmgan.objectives.base import CriticKind, Objective
 from ipmgan.plugin import Plugin, option
 from ipmgan.registry import registry, table_of
-from ipmgan.selection import Table, build, parse_selection
-from ipmgan.settings import Latent, Optimizer
+from ipmgan.selection import Table, build, fields_of, parse_selection
+from ipmgan.settings import Latent, Optimizer, canonical
 
 BUILT_IN: Table = {
     "lipschitz": "none",
@@ -43,6 +44,8 @@ BUILT_IN: Table = {
 PLUGINS = {"objective": "objective", "lipschitz": "lipschitz", "source": "source", "generator": "network"}
 OPTIMIZERS = ("generator_optimizer", "critic_optimizer")
 TABLES = (*PLUGINS, "critic", "latent", *OPTIMIZERS)
+ABSENT: Table = {"name": "none"}
+"""How a table says that there is no critic."""
 
 
 @attrs.frozen(kw_only=True)
@@ -96,8 +99,7 @@ class RunConfig:
         table: Table = {**attrs.asdict(self.schedule), "metrics": [table_of(metric) for metric in self.metrics]}
         for key in PLUGINS:
             table[key] = table_of(getattr(self, key))
-        if self.critic is not None:
-            table["critic"] = table_of(self.critic)
+        table["critic"] = dict(ABSENT) if self.critic is None else table_of(self.critic)
         table["latent"] = attrs.asdict(self.latent)
         for key in OPTIMIZERS:
             table[key] = getattr(self, key).table()
@@ -124,6 +126,10 @@ def configure(*, preset: str | None = None, config: str | Path | None = None, **
 
 def resolve(*layers: Mapping[str, Any]) -> RunConfig:
     """Merge the layers over the defaults of the plugins that they choose; the last one wins."""
+    allowed = (*TABLES, "metrics", "lr", *fields_of(Schedule))
+    for key in itertools.chain(*layers):
+        if key not in allowed:
+            raise UsageError(choose_from("setting of a run named", key, allowed))
     chosen = merge(_normal(BUILT_IN), *(_normal(layer) for layer in layers))
     if "objective" not in chosen:
         raise UsageError(f"choose an objective: --objective, one of {', '.join(registry().names('objective'))}")
@@ -146,7 +152,7 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
 
 def _critic(selection: Mapping[str, Any] | None, objective: Objective, generator: Network) -> Network | None:
     """The critic that was chosen; else, where the objective needs one, the generator's family."""
-    if selection is not None and selection.get("name") != "none":
+    if selection is not None and selection != ABSENT:
         return typing.cast(Network, registry().make("network", selection))
     if objective.critic is CriticKind.NONE:
         return None
@@ -169,8 +175,10 @@ def merge(*layers: Mapping[str, Any]) -> Table:
     for layer in layers:
         for key, value in layer.items():
             below = merged.get(key)
-            same = isinstance(below, dict) and value.get("name", below.get("name")) == below.get("name")
-            merged[key] = {**below, **value} if same and below else value
+            if isinstance(below, dict) and isinstance(value, dict):
+                same = value.get("name", below.get("name")) == below.get("name")
+                value = {**below, **value} if same else value
+            merged[key] = value
     return merged
 
 
@@ -181,6 +189,8 @@ def _normal(layer: Mapping[str, Any]) -> Table:
     for key in TABLES:
         if key in table:
             table[key] = _as_table(table[key], key)
+            if key in OPTIMIZERS and "name" in table[key]:
+                table[key]["name"] = canonical(str(table[key]["name"]))
         if rate is not None and key in OPTIMIZERS:
             table[key] = {"lr": rate, **table.get(key, {})}
     if "metrics" in table:
@@ -211,7 +221,7 @@ def read_toml(path: Path) -> Table:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not TOML: {error}") from error
 
 

@@ -40,19 +40,25 @@ def _split(text: str) -> list[str]:
     for letter in text:
         if letter in "\"'" and quoted in ("", letter):
             quoted = "" if quoted else letter
-        depth += 0 if quoted else (letter in "[{(") - (letter in ")}]")
+        depth += 0 if quoted else (letter in "[{") - (letter in "}]")
         if letter == "," and depth == 0 and not quoted:
             parts.append("")
         else:
             parts[-1] += letter
+        if depth < 0:
+            break
+    if depth or quoted:
+        raise UsageError(f'{text!r}: brackets or quotes without their partner; write a string with them as "..."')
     return [part for part in parts if part.strip()]
 
 
 def _value(text: str) -> Any:
+    # As the one item of a list, so that nothing behind the value, such as a comment or a second line, goes unseen.
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        items = tomllib.loads(f"items = [{text}]")["items"]
+    except (ValueError, RecursionError):
         return text
+    return items[0] if len(items) == 1 and "\n" not in text else text
 
 
 def build(cls: type, table: Mapping[str, Any], *, what: str) -> Any:
@@ -65,7 +71,7 @@ def build(cls: type, table: Mapping[str, Any], *, what: str) -> Any:
         field = fields[key]
         try:
             values[key] = converter.structure(value, typing.cast(Any, field.type))
-        except (ValueError, TypeError, cattrs.BaseValidationError) as error:
+        except (ValueError, TypeError, OverflowError, cattrs.BaseValidationError) as error:
             allowed = limits_text(field.metadata) or type_name(field.type)
             raise UsageError(f"{what}: {key} = {value!r}: must be {allowed}") from error
     missing = [name for name, field in fields.items() if field.default is attrs.NOTHING and name not in values]
@@ -119,7 +125,7 @@ def _structure_union(value: Any, kind: Any) -> Any:
             continue
         try:
             return converter.structure(value, part)
-        except (ValueError, TypeError, cattrs.BaseValidationError):
+        except (ValueError, TypeError, OverflowError, cattrs.BaseValidationError):
             continue
     raise TypeError(value)
 

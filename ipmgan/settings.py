@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,22 +50,21 @@ class Optimizer:
     def from_table(cls, table: Mapping[str, Any], *, what: str) -> Optimizer:
         """From a table with `name`, `lr` and whatever else this optimiser takes."""
         kinds = optimizers()
-        names = {name.lower(): name for name in kinds}
-        wanted = str(table.get("name", ""))
-        if wanted.lower() not in names:
-            raise UsageError(choose_from("optimiser", wanted, kinds))
-        name = names[wanted.lower()]
+        name = canonical(str(table.get("name", "")))
+        if name not in kinds:
+            raise UsageError(choose_from("optimiser", name, kinds))
         rest = {key: value for key, value in table.items() if key not in ("name", "milestones")}
-        milestones = []
-        for milestone in table.get("milestones", ()):
-            if not isinstance(milestone, Mapping) or not isinstance(milestone.get("step"), int):
-                raise UsageError(f"{what}: a milestone is a table with a step and settings, not {milestone!r}")
-            changes = {key: value for key, value in milestone.items() if key != "step"}
-            milestones.append((milestone["step"], _settings(name, kinds[name], changes, what)))
         settings = dict(_settings(name, kinds[name], rest, what))
         if "lr" not in settings:
             raise UsageError(f"{what} {name} needs a learning rate: write {name}:lr=...")
-        return cls(name=name, lr=settings.pop("lr"), options=tuple(settings.items()), milestones=tuple(milestones))
+        made = cls(
+            name=name,
+            lr=settings.pop("lr"),
+            options=tuple(settings.items()),
+            milestones=_milestones(name, kinds[name], table.get("milestones", ()), what),
+        )
+        made._try_out(what)
+        return made
 
     def table(self) -> Table:
         """The table that `from_table` turns back into an equal object."""
@@ -77,19 +77,29 @@ class Optimizer:
     @property
     def momentum(self) -> float:
         """The share of the last update's direction that the next one keeps: momentum, or the first of the betas."""
-        options = dict(self.options)
-        if "betas" in inspect.signature(optimizers()[self.name]).parameters:
-            default = inspect.signature(optimizers()[self.name]).parameters["betas"].default
-            return float(options.get("betas", default)[0])
-        return float(options.get("momentum", 0.0))
+        settings = _allowed(optimizers()[self.name]) | dict(self.options)
+        kept = settings["betas"][0] if "betas" in settings else settings.get("momentum", 0.0)
+        return float(kept)
 
     def make(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser over these parameters; raises `UsageError` where torch refuses the settings."""
         try:
             settings: dict[str, Any] = {"lr": self.lr, **dict(self.options)}
             return optimizers()[self.name](parameters, **settings)
-        except (ValueError, TypeError, RuntimeError) as error:
+        except (ValueError, TypeError, IndexError, RuntimeError) as error:
             raise UsageError(f"torch.optim.{self.name} refuses these settings: {error}") from error
+
+    def _try_out(self, what: str) -> None:
+        """Raise `UsageError` where torch refuses the settings, or those of a milestone, over a weight."""
+        weight = torch.nn.Parameter(torch.zeros(2, 2))
+        settings = dict(self.options)
+        for step, changes in ((0, ()), *self.milestones):
+            settings |= dict(changes)
+            rate = settings.pop("lr", self.lr)
+            try:
+                attrs.evolve(self, lr=rate, options=tuple(settings.items()), milestones=()).make([weight])
+            except UsageError as error:
+                raise UsageError(f"{what}{f', from step {step}' if step else ''}: {error}") from error
 
     def schedule(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Put the settings of generator step `step` into the optimiser; a pure function of the step."""
@@ -109,20 +119,64 @@ def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
     return {name: kind for name, kind in found.items() if name not in CLOSURE_OR_SPARSE}
 
 
+def canonical(name: str) -> str:
+    """An optimiser's name as torch writes it, however it is capitalised; a name that is none, unchanged.
+
+    >>> canonical("rmsprop")
+    'RMSprop'
+    """
+    return next((known for known in optimizers() if known.lower() == name.lower()), name)
+
+
 def _settings(
     name: str, kind: type[torch.optim.Optimizer], values: Mapping[str, Any], what: str
 ) -> tuple[tuple[str, Any], ...]:
-    parameters = inspect.signature(kind).parameters
-    allowed = {key: parameter.default for key, parameter in parameters.items() if key not in NOT_SETTINGS}
+    allowed = _allowed(kind)
     settings = {}
-    for key, value in values.items():
+    for key, given in values.items():
         if key not in allowed:
             raise UsageError(choose_from(f"option of {what} {name} named", key, allowed))
-        settings[key] = tuple(value) if isinstance(value, list) else value
+        value = tuple(given) if isinstance(given, list) else given
+        if key != "lr" and not _alike(value, allowed[key]):
+            raise UsageError(f"{what} {name}: {key} = {given!r}: must be like torch's default, {allowed[key]}")
+        if value is not None:
+            settings[key] = value
     if "lr" in settings:
         rate = build(_Rate, {"lr": settings["lr"]}, what=f"{what} {name}")
         settings["lr"] = rate.lr
     return tuple(settings.items())
+
+
+def _milestones(
+    name: str, kind: type[torch.optim.Optimizer], listed: Any, what: str
+) -> tuple[tuple[int, tuple[tuple[str, Any], ...]], ...]:
+    """The milestones in the order of their steps."""
+    found: dict[int, tuple[tuple[str, Any], ...]] = {}
+    for milestone in listed if isinstance(listed, list | tuple) else [listed]:
+        step = milestone.get("step") if isinstance(milestone, Mapping) else None
+        if not isinstance(step, int) or isinstance(step, bool) or step < 1 or step in found:
+            raise UsageError(
+                f"{what}: a milestone is a table with settings and a step of its own, at least 1, not {milestone!r}"
+            )
+        found[step] = _settings(name, kind, {key: value for key, value in milestone.items() if key != "step"}, what)
+    return tuple(sorted(found.items()))
+
+
+def _allowed(kind: type[torch.optim.Optimizer]) -> dict[str, Any]:
+    """What this optimiser can be told, with torch's defaults."""
+    parameters = inspect.signature(kind).parameters
+    return {key: parameter.default for key, parameter in parameters.items() if key not in NOT_SETTINGS}
+
+
+def _alike(value: Any, default: Any) -> bool:
+    """Whether a value is of the default's kind: a switch, a finite number, or so many of them."""
+    if default is None:
+        return value is None or isinstance(value, bool | int | float | str)
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and len(value) == len(default) and all(map(_alike, value, default))
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 @attrs.frozen(kw_only=True)

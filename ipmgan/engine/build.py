@@ -82,8 +82,13 @@ def make_networks(config: RunConfig, streams: Streams | None = None) -> tuple[nn
 def _make_critic(config: RunConfig, spec: SampleSpec) -> nn.Module | None:
     if config.critic is None:
         return None
-    kind = CriticKind.FEATURES if config.objective.critic is CriticKind.NONE else config.objective.critic
-    return config.critic.critic(spec, kind, per_sample=config.lipschitz.per_sample)
+    return config.critic.critic(spec, _kind(config), per_sample=config.lipschitz.per_sample)
+
+
+def _kind(config: RunConfig) -> CriticKind:
+    """What a critic must put out, if there is one: features where the objective can do without."""
+    kind = config.objective.critic
+    return CriticKind.FEATURES if kind is CriticKind.NONE else kind
 
 
 def check(config: RunConfig) -> list[str]:
@@ -123,8 +128,8 @@ def _check_names(config: RunConfig) -> None:
         raise PairingError(
             f"batch = {schedule.batch}: {objective.name} needs batches of at least {objective.min_batch}"
         )
-    kind = objective.critic
-    if config.critic is not None and kind is not CriticKind.NONE and kind not in config.critic.critic_kinds:
+    kind = _kind(config)
+    if config.critic is not None and kind not in config.critic.critic_kinds:
         can = ", ".join(sorted(kind.value for kind in config.critic.critic_kinds)) or "nothing"
         raise PairingError(
             f"{objective.name} needs a critic that puts out a {kind.value}; {config.critic.name}, as configured, "
@@ -135,9 +140,10 @@ def _check_names(config: RunConfig) -> None:
 def _check_generator(config: RunConfig, generator: nn.Module) -> None:
     spec = config.source.spec()
     fake = _probe(generator, torch.empty(2, config.latent.dim, device="meta"), config.generator.name)
-    if fake.shape[1:] != spec.shape:
+    if fake.shape != (2, *spec.shape):
         raise PluginError(
-            f"the generator {config.generator.name} makes {tuple(fake.shape[1:])}, but samples are {spec.shape}"
+            f"the generator {config.generator.name} makes {tuple(fake.shape)} of 2 latents, but 2 samples are "
+            f"{(2, *spec.shape)}"
         )
 
 
@@ -157,9 +163,8 @@ def _check_critic(config: RunConfig, critic: nn.Module) -> None:
         CriticKind.LOGIT: "(N,)",
         CriticKind.ENERGY: "(N,) or (N, 1 + K)",
         CriticKind.FEATURES: "(N, K)",
-        CriticKind.NONE: "(N, K)",
     }
-    allowed = shapes[objective.critic]
+    allowed = shapes[_kind(config)]
     fits = len(out) == 2 and ((out.dim() == 1 and "(N,)" in allowed) or (out.dim() == 2 and "K" in allowed))
     if not fits:
         raise PluginError(f"the critic {config.critic.name} puts out {tuple(out.shape)} for N = 2; must be {allowed}")
@@ -233,8 +238,11 @@ def _check_penalty(config: RunConfig, critic: nn.Module, device: torch.device) -
     sample = torch.randn(4, *config.source.spec().shape, generator=streams.at("probe", 0), device=device)
     try:
         penalty = config.lipschitz.penalty(critic, sample[:2], sample[2:], generator=streams.at("probe", 1))
-        if penalty is not None:
-            torch.autograd.grad(penalty, list(critic.parameters()), allow_unused=True)
+        if penalty is None:
+            return
+        weights = [p for p in critic.parameters() if p.requires_grad]
+        if all(gradient is None for gradient in torch.autograd.grad(penalty, weights, allow_unused=True)):
+            raise RuntimeError("its gradient depends on none of its weights")
     except RuntimeError as error:
         raise PairingError(
             f"{config.lipschitz.name} differentiates the critic twice, and {config.critic and config.critic.name} "

@@ -64,9 +64,9 @@ class Step:
             on_real, on_fake = critic(real).float(), critic(fake).float()
         loss = config.objective.critic_loss(on_real, on_fake)
         penalty = config.lipschitz.penalty(critic, real, fake, generator=parts.streams.at("penalty", number))
-        self._guard.watch(config.objective.name, "critic loss", number, loss)
+        self._guard.watch(config.objective.name, "critic loss", self.steps + 1, loss)
         if penalty is not None:
-            self._guard.watch(config.lipschitz.name, "penalty", number, penalty)
+            self._guard.watch(config.lipschitz.name, "penalty", self.steps + 1, penalty)
         parts.critic_optimizer.zero_grad(set_to_none=True)
         (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
         parts.critic_optimizer.step()
@@ -88,7 +88,7 @@ class Step:
                 on_real = parts.outputs(parts.train.batch(self._batches_drawn())).float()
         with frozen(parts.critic):
             loss = config.objective.generator_loss(on_real, on_fake)
-            self._guard.watch(config.objective.name, "generator loss", self.steps, loss)
+            self._guard.watch(config.objective.name, "generator loss", self.steps + 1, loss)
             parts.generator_optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
         parts.generator_optimizer.step()
@@ -136,10 +136,22 @@ def frozen(critic: nn.Module | None) -> Iterator[None]:
 
 
 def update_average(average: torch.optim.swa_utils.AveragedModel, generator: nn.Module) -> None:
-    """Move the averaged parameters towards the generator's, and take over its buffers (such as batch statistics)."""
-    average.update_parameters(generator)
-    for mean, current in zip(average.module.buffers(), generator.buffers(), strict=True):
-        mean.copy_(current)
+    """Move the averaged parameters towards the generator's, and take over its buffers (such as batch statistics).
+
+    The first average is the generator itself. `AveragedModel.update_parameters` does the same, but makes the device
+    wait, as it copies its counter there at every step; here the counter stays where it is, on the CPU.
+    """
+    means: list[Tensor] = list(average.module.parameters())
+    current: list[Tensor] = list(generator.parameters())
+    with torch.no_grad():
+        if average.n_averaged == 0:
+            torch._foreach_copy_(means, current)
+        else:
+            assert average.multi_avg_fn is not None
+            average.multi_avg_fn(means, current, average.n_averaged)
+        for mean, now in zip(average.module.buffers(), generator.buffers(), strict=True):
+            mean.copy_(now)
+        average.n_averaged += 1
 
 
 class Guard:
@@ -151,6 +163,8 @@ class Guard:
 
     def watch(self, plugin: str, term: str, step: int, loss: Tensor) -> None:
         """Raise `PluginError` for what is no loss and, now or at `check`, `DivergedError` for one not finite."""
+        if not isinstance(loss, Tensor):
+            raise PluginError(f"the {term} of {plugin} must be a scalar tensor, not a {type(loss).__name__}")
         if loss.dim() != 0 or not loss.is_floating_point() or not loss.requires_grad:
             raise PluginError(
                 f"the {term} of {plugin} must be a scalar of floating point with a graph, not shape "
@@ -165,9 +179,11 @@ class Guard:
 
     def check(self) -> None:
         """Raise `DivergedError` for the first loss that was not finite; waits for the device."""
-        for (plugin, term), first in self._bad.items():
-            if int(first) >= 0:
-                raise _diverged(plugin, term, int(first))
+        steps = {key: int(first) for key, first in self._bad.items()}
+        bad = {key: step for key, step in steps.items() if step >= 0}
+        if bad:
+            plugin, term = min(bad, key=bad.__getitem__)
+            raise _diverged(plugin, term, bad[plugin, term])
 
 
 def _diverged(plugin: str, term: str, step: int) -> DivergedError:
