@@ -138,7 +138,15 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
         for kind in ("source", "objective", "lipschitz")
     ]
     base = functools.reduce(operator.or_, map(_normal, defaults), _normal(BUILT_IN))
-    merged = merge(base, *(_normal(layer) for layer in layers))
+    return from_table(merge(base, *(_normal(layer) for layer in layers)))
+
+
+def from_table(table: Mapping[str, Any]) -> RunConfig:
+    """The configuration that a complete table, such as `RunConfig.table` makes, stands for: no default is merged in."""
+    merged = _normal(table)
+    missing = [key for key in (*PLUGINS, "metrics", *OPTIMIZERS, "latent") if key not in merged]
+    if missing:
+        raise UsageError(f"the configuration lacks {', '.join(missing)}")
     parts: dict[str, Any] = {key: registry().make(kind, merged.pop(key)) for key, kind in PLUGINS.items()}
     parts["metrics"] = tuple(registry().make("metric", selection) for selection in merged.pop("metrics"))
     critic = merged.pop("critic", None)

@@ -159,8 +159,14 @@ class Registry:
         return entries[0]
 
     def entry_of(self, plugin: Plugin) -> Entry:
-        """The entry that a plugin object came from."""
-        return self.find(plugin.kind, plugin.name)
+        """The entry that a plugin object came from; raises `PluginError` where its name stands for another class."""
+        entry = self.find(plugin.kind, plugin.name)
+        if entry.plugin is not type(plugin):
+            raise PluginError(
+                f"the {plugin.kind} {plugin.name!r} is {entry.plugin.__qualname__} of {entry.distribution}, not "
+                f"{type(plugin).__qualname__}: give yours another name, and register it"
+            )
+        return entry
 
     def make(self, kind: str, selection: str | Mapping[str, Any]) -> Plugin:
         """The plugin for ``name:key=value,...`` or for a table with a ``name``.

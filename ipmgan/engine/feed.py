@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from ipmgan.errors import DataError
 
 LOADER_TIMEOUT = 120.0
 """Seconds after which a loader that gives nothing is an error."""
+FINGERPRINT_SAMPLES = 64
 
 
 class Feed:
@@ -73,8 +75,10 @@ class Feed:
         self._loader_next = number + 1
         try:
             batch = next(self._loader)
-        except RuntimeError as error:
-            raise DataError(f"the {self._stream} split could not be read: {error}") from error
+        except (RuntimeError, DataError) as error:
+            # What a loader process raised comes as a traceback, whose last line is the error.
+            reason = str(error).strip().splitlines()[-1].removeprefix("ipmgan.errors.DataError: ")
+            raise DataError(f"the {self._stream} split could not be read: {reason}") from error
         return to_interval(batch.to(self._streams.device, non_blocking=True), samples.bounds)
 
     def _make_loader(self, samples: Streamed, number: int) -> DataLoader[Any]:
@@ -91,12 +95,27 @@ class Feed:
             pin_memory=self._streams.device.type == "cuda",
             timeout=LOADER_TIMEOUT if self._workers else 0,
             generator=torch.Generator(),
+            worker_init_fn=_leave_group,
         )
 
 
+def _leave_group(worker: int) -> None:
+    """Leave signals to the whole process group to the run itself, which still needs its loaders in order to save."""
+    os.setpgid(0, 0)
+
+
 def fingerprint(samples: Samples) -> str:
-    """What tells one set of training samples from another: the sha256 of those that are held, the count of others."""
+    """What tells one set of training samples from another: a sum over samples, their number and their interval.
+
+    Over all samples that are held, over some of those that are streamed, and over a few draws from a law.
+    """
     if isinstance(samples, Resident):
-        data = samples.samples.contiguous().cpu()
-        return hashlib.sha256(data.view(torch.uint8).numpy().data).hexdigest()
-    return f"{len(samples)} samples" if isinstance(samples, Streamed) else "a law"
+        data, facts = samples.samples, (len(samples), samples.bounds)
+    elif isinstance(samples, Streamed):
+        chosen = range(0, len(samples), max(1, len(samples) // FINGERPRINT_SAMPLES))
+        data, facts = torch.stack([samples.dataset[i] for i in chosen]), (len(samples), samples.bounds)
+    else:
+        data, facts = samples.draw(FINGERPRINT_SAMPLES, torch.Generator().manual_seed(0)), (0, None)
+    digest = hashlib.sha256(repr(facts).encode())
+    digest.update(data.contiguous().cpu().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

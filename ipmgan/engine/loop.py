@@ -14,12 +14,13 @@ from ipmgan.engine import checkpoint
 from ipmgan.engine.build import build, check
 from ipmgan.engine.measure import Clock, certify, generate, measure, quality
 from ipmgan.engine.run import Run
-from ipmgan.engine.rundir import RunDir
+from ipmgan.engine.rundir import RunDir, writing
 from ipmgan.engine.state import capture, restore
 from ipmgan.engine.step import Step
-from ipmgan.errors import UsageError
+from ipmgan.errors import CheckpointError, DataError, UsageError
 from ipmgan.lipschitz import Certificate
 from ipmgan.pictures import draw_samples
+from ipmgan.registry import versions
 
 IMAGES_SHOWN, POINTS_SHOWN = 64, 1000
 
@@ -41,6 +42,7 @@ class Trainer:
         self.run_dir = RunDir.create(self.config, out)
 
     def _prepare(self, config: RunConfig) -> None:
+        versions(config.plugins)  # Refuses, before the first step, what no resumed run would find again.
         self.config = config
         self.warnings = check(config)
         self._parts = build(config)
@@ -99,6 +101,7 @@ class Trainer:
         schedule = self.config.schedule
         clock = Clock(self._step)
         with self.run_dir.locked():
+            self._check_place()
             saved = self.step
             while not self.finished and not self._stop:
                 self._run_step()
@@ -108,24 +111,39 @@ class Trainer:
                     self.save()
                     saved = self.step
                 yield record
+            self._stop = False
             if self.step > saved:
                 self.save()
 
+    def _check_place(self) -> None:
+        """Refuse where the run has gone on without this trainer, or where its disk is nearly full."""
+        folder = self.run_dir.checkpoints
+        if any(checkpoint.is_valid(checkpoint.path_of(folder, n)) for n in checkpoint.steps(folder) if n > self.step):
+            raise CheckpointError(f"{self.run_dir.path} has gone on beyond step {self.step} since: resume it again")
+        with writing(folder):
+            checkpoint.require_space(folder, capture(self._parts, self._step).size)
+
     def _run_step(self) -> None:
         try:
-            self._step.run()
-        except torch.OutOfMemoryError as error:
-            batch = self.config.schedule.batch
-            raise UsageError(
-                f"out of memory at step {self.step} with batch = {batch}: lower --batch. Checkpoints are untouched"
-            ) from error
+            with self._parts.streams.global_draws("layers", self.step):
+                self._step.run()
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                batch = self.config.schedule.batch
+                raise UsageError(
+                    f"out of memory at step {self.step} with batch = {batch}: lower --batch. Checkpoints are untouched"
+                ) from error
+            if "DataLoader worker" in str(error):  # Raised wherever the run is when a loader process dies.
+                raise DataError(f"a loader process died at step {self.step}: {error}") from error
+            raise
 
     def _record(self, clock: Clock, picture: bool) -> dict[str, Any]:
         self._step.check_finite()
-        record = measure(self._parts, self._step) | clock.rates(self.config.schedule.batch)
-        if picture:
-            record |= quality(self._parts, self.step)
-            self._draw()
+        with self._parts.streams.global_draws("measuring", self.step):
+            record = measure(self._parts, self._step) | clock.rates(self.config.schedule.batch)
+            if picture:
+                record |= quality(self._parts, self.step)
+                self._draw()
         self.run_dir.log(record)
         clock.restart()
         return record
@@ -136,7 +154,9 @@ class Trainer:
         count = IMAGES_SHOWN if images else POINTS_SHOWN
         fake = generate(parts.best_generator, self.config.latent.draw(count, parts.streams.at("picture-latents", 0)))
         real = None if images else parts.held_out.some(count)
-        draw_samples(self.run_dir.samples / f"{self.step:09d}.png", fake, real, spec.bounds)
+        picture = self.run_dir.samples / f"{self.step:09d}.png"
+        with writing(picture):
+            draw_samples(picture, fake, real, spec.bounds)
 
     def save(self) -> Path:
         """Write a checkpoint of this moment; raises `DivergedError` rather than save what is not finite."""

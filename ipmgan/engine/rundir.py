@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +14,8 @@ from typing import Any
 
 import filelock
 
-from ipmgan.config import RunConfig, read_toml, resolve
+from ipmgan.config import RunConfig, from_table, read_toml
+from ipmgan.engine import checkpoint
 from ipmgan.errors import CheckpointError, UsageError
 
 DEFAULT_PARENT = Path("runs")
@@ -69,9 +72,15 @@ class RunDir:
         if not self.config_file.is_file():
             raise CheckpointError(f"{self.path} is not a run: it has no config.toml")
         try:
-            return resolve(read_toml(self.config_file))
+            return from_table(read_toml(self.config_file))
         except UsageError as error:
-            raise CheckpointError(f"{self.config_file}: {error}") from error
+            raise CheckpointError(f"{self.config_file}: {error}{self._not_installed()}") from error
+
+    def _not_installed(self) -> str:
+        """Which distributions of the last checkpoint are missing here, or of another version."""
+        found = checkpoint.latest_versions(self.checkpoints)
+        missing = [f"{name} {version}" for name, version in found.items() if _installed(name) != version]
+        return f"\nThe run was saved with {', '.join(missing)}, which is not installed" if missing else ""
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -89,9 +98,7 @@ class RunDir:
 
     def write_config(self, config: RunConfig) -> None:
         """Replace ``config.toml``, whole or not at all."""
-        temporary = self.config_file.with_suffix(".writing")
-        temporary.write_text(config.toml(), encoding="utf-8")
-        temporary.replace(self.config_file)
+        _replace(self.config_file, config.toml())
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append a line of metrics; what is not finite becomes null."""
@@ -99,23 +106,58 @@ class RunDir:
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in record.items()
         }
-        with self.metrics_file.open("a", encoding="utf-8") as file:
+        with writing(self.metrics_file), self.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(clean) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All whole lines of metrics."""
+        """All whole lines of metrics; what a crash left of others is passed over."""
         if not self.metrics_file.is_file():
             return []
-        lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = self.metrics_file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+        return [record for record in map(_record, lines) if record is not None]
 
     def forget_after(self, step: int) -> None:
         """Drop the metrics and samples of later steps, which a run leaves that dies after its last checkpoint."""
         kept = "".join(json.dumps(record) + "\n" for record in self.metrics() if record["step"] <= step)
-        temporary = self.metrics_file.with_suffix(".writing")
-        temporary.write_text(kept, encoding="utf-8")
-        temporary.replace(self.metrics_file)
-        for picture in self.samples.iterdir():
-            number = re.match(r"\d+", picture.name)
-            if number and int(number.group()) > step:
-                picture.unlink()
+        _replace(self.metrics_file, kept)
+        with writing(self.samples):
+            self.samples.mkdir(exist_ok=True)
+            for picture in self.samples.iterdir():
+                number = re.match("[0-9]+", picture.name)
+                if number and int(number.group()) > step:
+                    picture.unlink()
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say what could not be written: turns an `OSError` into a `CheckpointError`."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error}") from error
+
+
+def _replace(path: Path, text: str) -> None:
+    """Replace a file, whole or not at all."""
+    temporary = path.with_suffix(".writing")
+    with writing(path):
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+
+
+def _installed(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

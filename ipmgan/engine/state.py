@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,14 +18,18 @@ from ipmgan.errors import CheckpointError
 from ipmgan.registry import versions
 
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
+BASE = ("python", "torch", "ipmgan")
+FREE = (
+    *("steps", "device", "source", "metrics", "log_every", "sample_every", "checkpoint_every"),
+    *("keep", "held_out_batches", "workers"),
+)
+"""Settings that may change between two parts of a run; the source is free as long as the data is the same."""
 
 
 def capture(parts: Parts, step: Step) -> Snapshot:
     """Everything that the next step depends on."""
-    tensors: dict[str, Tensor] = {"torch-generator": torch.get_rng_state()}
-    if parts.device.type == "cuda":
-        tensors["cuda-generator"] = torch.cuda.get_rng_state(parts.device)
-    scalars: dict[str, Any] = {"critic_steps": step.critic_steps, "data": parts.fingerprint}
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, Any] = {"critic_steps": step.critic_steps, "data": parts.fingerprint, "config": _fixed(parts)}
     for name, module in _modules(parts).items():
         tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
     for name, (module, optimizer) in _optimizers(parts).items():
@@ -35,13 +42,11 @@ def capture(parts: Parts, step: Step) -> Snapshot:
 
 
 def restore(parts: Parts, step: Step, snapshot: Snapshot) -> None:
-    """Put a run where a snapshot left it; raises `CheckpointError` if it belongs to other data, plugins or networks."""
-    if snapshot.scalars["data"] != parts.fingerprint:
+    """Put a run where a snapshot left it; raises `CheckpointError` if it belongs to other settings, data or plugins."""
+    _check_versions(snapshot.versions, versions(parts.config.plugins))
+    _check_settings(snapshot.scalars.get("config"), _fixed(parts))
+    if snapshot.scalars.get("data") != parts.fingerprint:
         raise CheckpointError("the training data is not what the run was started with: restore it, or start a new run")
-    for name, version in versions(parts.config.plugins).items():
-        saved = snapshot.versions.get(name, version)
-        if saved != version and name not in ("python", "torch", "ipmgan"):
-            raise CheckpointError(f"the run was saved with {name} {saved}, and {version} is installed")
     tensors = snapshot.tensors
     try:
         for name, module in _modules(parts).items():
@@ -53,12 +58,39 @@ def restore(parts: Parts, step: Step, snapshot: Snapshot) -> None:
         for plugin in (parts.config.objective, parts.config.lipschitz):
             for key, live in plugin.state().items():
                 live.copy_(tensors[f"{plugin.kind}.{key}"])
-    except (RuntimeError, KeyError) as error:
+        step.steps, step.critic_steps = snapshot.step, int(snapshot.scalars["critic_steps"])
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"the checkpoint does not fit the run's configuration: {error}") from error
-    torch.set_rng_state(tensors["torch-generator"])
-    if "cuda-generator" in tensors and parts.device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["cuda-generator"], parts.device)
-    step.steps, step.critic_steps = snapshot.step, snapshot.scalars["critic_steps"]
+
+
+def _fixed(parts: Parts) -> dict[str, Any]:
+    return {key: value for key, value in parts.config.table().items() if key not in FREE}
+
+
+def _check_settings(saved: Any, now: Mapping[str, Any]) -> None:
+    # Through JSON, as the saved ones went.
+    plain = json.loads(json.dumps(now))
+    before = saved if isinstance(saved, dict) else {}
+    changes = [
+        f"{key}: {before.get(key)} -> {plain.get(key)}"
+        for key in {**before, **plain}
+        if before.get(key) != plain.get(key)
+    ]
+    if changes:
+        raise CheckpointError(
+            f"the run was saved with other settings ({'; '.join(changes)}): undo that, or start a new run"
+        )
+
+
+def _check_versions(saved: Mapping[str, str], now: Mapping[str, str]) -> None:
+    changed = [name for name in {**saved, **now} if saved.get(name) != now.get(name)]
+    told = "; ".join(
+        f"saved with {name} {saved.get(name, 'absent')}, here {now.get(name, 'absent')}" for name in changed
+    )
+    if not set(changed) <= set(BASE):
+        raise CheckpointError(f"the plugins are not those of the run: {told}. Install what it was saved with")
+    if changed:
+        warnings.warn(f"results may differ in the last bits: {told}", stacklevel=2)
 
 
 def _modules(parts: Parts) -> dict[str, nn.Module]:

@@ -32,9 +32,22 @@ class Streams:
         generator = self._generators.setdefault(stream, torch.Generator(self.device))
         return generator.manual_seed(seed_of(self.seed, stream, step))
 
+    def initialising(self, stream: str) -> contextlib.AbstractContextManager[None]:
+        """Let torch's global generator, which weight initialisation draws from, follow a stream."""
+        return self.global_draws(stream, 0)
+
     @contextlib.contextmanager
-    def initialising(self, stream: str) -> Iterator[None]:
-        """Let torch's global generator, which weight initialisation draws from, follow a stream, then put it back."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed_of(self.seed, stream))
+    def global_draws(self, stream: str, step: int) -> Iterator[None]:
+        """Let torch's global generators, which layers such as dropout draw from, follow a stream, then put them back.
+
+        So a run neither depends on what was drawn elsewhere nor disturbs it.
+        """
+        cuda = []
+        if self.device.type == "cuda":
+            cuda = [torch.cuda.current_device() if self.device.index is None else self.device.index]
+        seed = seed_of(self.seed, stream, step)
+        with torch.random.fork_rng(devices=cuda):
+            torch.default_generator.manual_seed(seed)
+            for index in cuda:
+                torch.cuda.default_generators[index].manual_seed(seed)
             yield
