@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ipmgan.cli import cite, plugins, presets, resume, sample, train
+from ipmgan.cli.output import say
 from ipmgan.errors import IpmganError
+
+REFUSED: Any = typer.BadParameter.__bases__[0]
+"""What the parser of the command line raises; typer has it from click, or brings its own copy."""
 
 app = typer.Typer(
     name="ipmgan",
     help="Learn a distribution by minimising a distance between it and the model's.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -50,9 +53,12 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(arguments)
-    except IpmganError as error:
+        code = app(arguments or ["--help"], prog_name="ipmgan", standalone_mode=False)
+    except (IpmganError, REFUSED) as error:
         if debug:
             raise
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error.format_message() if isinstance(error, REFUSED) else error}", err=True)
+        if isinstance(error, REFUSED):
+            say(f"see: {error.ctx.command_path if error.ctx else 'ipmgan'} --help", err=True)
         sys.exit(error.exit_code)
+    sys.exit(code)

@@ -1,18 +1,15 @@
-"""What a person sees: a live line on a terminal, plain lines elsewhere, tables and JSON."""
+"""What a person sees of a run: a live line on a terminal, plain lines elsewhere, and where everything lies."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
+from ipmgan.cli.output import plain, print_json, say, shown
 from ipmgan.engine.loop import Trainer
 from ipmgan.engine.plan import MIB, Plan
 from ipmgan.engine.signals import stopping
@@ -24,9 +21,10 @@ Record = Mapping[str, Any]
 def follow(trainer: Trainer) -> int:
     """Train while showing how it goes, say where everything lies, and return the exit code."""
     for warning in trainer.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    path = trainer.run_dir.path
-    typer.echo(f"{trainer.config.title}: {trainer.config.schedule.steps} steps, run directory {path}")
+        say(f"warning: {warning}", err=True)
+    path, total = shown(trainer.run_dir.path), trainer.config.schedule.steps
+    already = f", from step {trainer.step}" if trainer.step else ""
+    say(f"{trainer.config.title}: {total} steps{already}, run directory {path}")
     console = Console()
     start, first = time.monotonic(), trainer.step
     try:
@@ -34,24 +32,26 @@ def follow(trainer: Trainer) -> int:
             for _ in _live(trainer, console) if console.is_terminal else _plain(trainer):
                 pass
     except KeyboardInterrupt:
-        typer.echo(f"stopped at once; go on from the last checkpoint with: ipmgan resume {path}", err=True)
+        say(f"stopped at once; go on from the last checkpoint with: ipmgan resume {path}", err=True)
         return 130
     if caught.signal is not None and not trainer.finished:
-        typer.echo(f"stopped and saved at step {trainer.step}; go on with: ipmgan resume {path}")
+        say(f"stopped and saved at step {trainer.step}; go on with: ipmgan resume {path}")
         return caught.exit_code
     _summary(trainer, time.monotonic() - start, trainer.step - first)
     return 0
 
 
 def _live(trainer: Trainer, console: Console) -> Iterator[None]:
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
-    progress = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[state]}"), console=console)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}", markup=False), TimeElapsedColumn())
+    progress = Progress(
+        *columns, TimeRemainingColumn(), TextColumn("{task.fields[state]}", markup=False), console=console
+    )
     with progress:
         task = progress.add_task("", total=trainer.config.schedule.steps, completed=trainer.step, rate="", state="")
         for record in trainer:
             progress.update(task, completed=trainer.step)
             if record is not None:
-                progress.update(task, rate=f"{record['steps_per_second']:g} steps/s", state=_state(trainer, record))
+                progress.update(task, rate=_rate(record), state=plain(_state(trainer, record)))
             yield
 
 
@@ -59,10 +59,13 @@ def _plain(trainer: Trainer) -> Iterator[None]:
     total = trainer.config.schedule.steps
     for record in trainer:
         if record is not None:
-            rate = record["steps_per_second"]
-            left = f"{(total - record['step']) / rate:.0f} s left" if rate else ""
-            typer.echo(f"step {record['step']}/{total}  {rate:g} steps/s  {left}  {_state(trainer, record)}")
+            left = f"{(total - record['step']) / record['steps_per_second']:.0f} s left"
+            say(f"step {record['step']}/{total}  {_rate(record)}  {left}  {_state(trainer, record)}")
         yield
+
+
+def _rate(record: Record) -> str:
+    return f"{record['steps_per_second']:.3g} steps/s"
 
 
 def _state(trainer: Trainer, record: Record) -> str:
@@ -75,29 +78,38 @@ def _state(trainer: Trainer, record: Record) -> str:
 def _summary(trainer: Trainer, seconds: float, done: int) -> None:
     run = trainer.run_dir
     records = run.metrics()
+    say(f"done: {done} steps in {seconds:.0f} s")
     if records:
-        last = records[-1]
-        quantity = trainer.config.objective.estimates
-        typer.echo(f"{done} steps in {seconds:.0f} s")
-        held_out, unit = last["held_out_estimate"], quantity.unit
-        typer.echo(f"{quantity.name}: {_number(held_out)} {unit} on held-out data ({quantity.bound or 'no bound'})")
-        certificate = trainer.certificate()
-        if certificate is not None:
-            why = f" ({certificate.unbounded[0]})" if certificate.unbounded else ""
-            typer.echo(f"certified Lipschitz bound of the critic: {_number(last['lipschitz_bound'])}{why}")
-        for metric in trainer.config.metrics:
-            if metric.name in last:
-                typer.echo(f"{metric.name}: {_number(last[metric.name])} {metric.measures.unit}")
-        typer.echo(f"curves: {draw_curves(run.path)}")
+        for label, value in _results(trainer, records[-1]):
+            _line(label, value)
+        _line("curves", shown(draw_curves(run.path)))
     pictures = sorted(run.samples.glob("*.png"))
     if pictures:
-        typer.echo(f"samples: {pictures[-1]}")
-    typer.echo(f"metrics: {run.metrics_file}")
-    typer.echo(f"more samples with: ipmgan sample {run.path}")
+        _line("samples", shown(pictures[-1]))
+    _line("metrics", shown(run.metrics_file))
+    _line("more samples", f"ipmgan sample {shown(run.path)}")
+
+
+def _results(trainer: Trainer, last: Record) -> Iterator[tuple[str, str]]:
+    quantity = trainer.config.objective.estimates
+    bound = f"; {quantity.bound}" if quantity.bound else ""
+    held_out = _number(last["held_out_estimate"])
+    yield "estimate", f"{quantity.name} = {held_out} on held-out data, in {quantity.unit}{bound}"
+    certificate = trainer.certificate()
+    if certificate is not None:
+        why = f" ({certificate.unbounded[0]})" if certificate.unbounded else ""
+        yield "certified bound", f"the critic's Lipschitz constant is at most {_number(last['lipschitz_bound'])}{why}"
+    for metric in trainer.config.metrics:
+        if metric.name in last:
+            yield "metric", f"{metric.name} = {_number(last[metric.name])}, in {metric.measures.unit}"
+
+
+def _line(label: str, value: str) -> None:
+    say(f"  {label:<16} {value}")
 
 
 def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.6g}"
+    return "none" if value is None else f"{value:.4g}"
 
 
 def print_plan(plan: Plan, *, as_json: bool) -> None:
@@ -105,31 +117,13 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
     if as_json:
         print_json(plan.table())
         return
-    typer.echo(plan.config.toml())
-    typer.echo(f"# device: {plan.device}")
-    typer.echo(f"# generator: {plan.generator_parameters:,} parameters")
-    typer.echo(f"# critic: {plan.critic_parameters:,} parameters")
-    typer.echo(f"# training data: {plan.data}")
+    say(plan.config.toml())
+    say(f"# device: {plan.device}")
+    say(f"# generator: {plan.generator_parameters:,} parameters")
+    say(f"# critic: {plan.critic_parameters:,} parameters")
+    say(f"# training data: {plan.data}")
     for part, size in plan.memory.items():
-        typer.echo(f"# memory, {part}: {size / MIB:.1f} MiB")
-    typer.echo(f"# memory in all: {plan.total_memory / MIB:.1f} MiB")
+        say(f"# memory, {part}: {size / MIB:.1f} MiB")
+    say(f"# memory in all: {plan.total_memory / MIB:.1f} MiB")
     for warning in plan.warnings:
-        typer.echo(f"# warning: {warning}")
-
-
-def print_table(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """Print rows of equal keys as a table, or as JSON."""
-    if as_json:
-        print_json(list(rows))
-        return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for key in rows[0] if rows else ():
-        table.add_column(key, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(str(value)) for value in row.values()))
-    Console().print(table)
-
-
-def print_json(value: Any) -> None:
-    """Print plain values as JSON; what JSON has no word for becomes a string."""
-    typer.echo(json.dumps(value, indent=2, default=str))
+        say(f"# warning: {warning}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="The plugins that are installed.", no_args_is_help=True)
+app = typer.Typer(help="The plugins that are installed.")
 
 
 @app.command("list")
@@ -16,7 +16,7 @@ def list_plugins(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the plugins: kind, name, what it is, and the distribution that offers it."""
-    from ipmgan.cli.display import print_table
+    from ipmgan.cli.output import print_json, print_table
     from ipmgan.errors import UsageError, choose_from
     from ipmgan.registry import registry
 
@@ -43,7 +43,13 @@ def list_plugins(
         }
         for broken in registry().broken
     ]
-    print_table(rows, as_json=json)
+    if json:
+        print_json(rows)
+        return
+    for row in rows:
+        also = row.pop("also")
+        row["name"] += f", {also}" if also else ""
+    print_table(rows, wraps="what")
 
 
 @app.command()
@@ -53,7 +59,7 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a plugin: its equation, options, defaults and sources."""
-    from ipmgan.cli.display import print_json
+    from ipmgan.cli.output import print_json, say
     from ipmgan.errors import UsageError, choose_from
     from ipmgan.registry import registry
     from ipmgan.reports.describe import describe, page
@@ -65,4 +71,4 @@ def show(
     if json:
         print_json([describe(entry) for entry in found])
     else:
-        typer.echo("\n".join(page(entry) for entry in found))
+        say("\n".join(page(entry) for entry in found))

@@ -6,17 +6,20 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Settings of published experiments, ready to train.", no_args_is_help=True)
+app = typer.Typer(help="Settings of published experiments, ready to train.")
 
 
 @app.command("list")
 def list_presets(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the presets, each with its first line."""
-    from ipmgan.cli.display import print_table
+    from ipmgan.cli.output import print_json, print_table
     from ipmgan.config import load_preset, presets
 
     rows = [{"preset": name, "what": load_preset(name)[0].splitlines()[0].lstrip("# ")} for name in presets()]
-    print_table(rows, as_json=json)
+    if json:
+        print_json(rows)
+    else:
+        print_table(rows, wraps="what")
 
 
 @app.command()

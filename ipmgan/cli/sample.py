@@ -19,10 +19,11 @@ def sample(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
 ) -> None:
     """Draw samples from a run's generator."""
+    from ipmgan.cli.output import say, shown
     from ipmgan.engine.run import load
     from ipmgan.reports.export import check_format, export
 
     check_format(out)
     opened = load(run)
     export(opened.sample(count, seed=seed, average=average, device=device), out, opened.config.source.spec().bounds)
-    typer.echo(f"{count} samples of {run}: {out}")
+    say(f"{count} samples of {shown(run)}: {shown(out)}")

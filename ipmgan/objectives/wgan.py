@@ -33,9 +33,7 @@ class WGAN(Objective):
     references: ClassVar[tuple[papers.Reference, ...]] = (papers.WGAN,)
     critic: ClassVar[CriticKind] = CriticKind.SCORE
     needs_lipschitz: ClassVar[bool] = True
-    estimates: ClassVar[Quantity] = Quantity(
-        name="K·W1", unit="data units times the critic's Lipschitz constant K", bound="lower bound of K·W1"
-    )
+    estimates: ClassVar[Quantity] = Quantity(name="K·W1", unit="data units times K", bound="lower bound of K·W1")
     defaults: ClassVar[Training] = Training(
         batch=64, n_critic=5, generator_optimizer="RMSprop:lr=5e-5", critic_optimizer="RMSprop:lr=5e-5"
     )
