@@ -137,13 +137,12 @@ def _settings(
         if key not in allowed:
             raise UsageError(choose_from(f"option of {what} {name} named", key, allowed))
         value = tuple(given) if isinstance(given, list) else given
-        if key != "lr" and not _alike(value, allowed[key]):
+        if key == "lr":
+            value = build(_Rate, {"lr": value}, what=f"{what} {name}").lr
+        elif not _alike(value, allowed[key]):
             raise UsageError(f"{what} {name}: {key} = {given!r}: must be like torch's default, {allowed[key]}")
         if value is not None:
-            settings[key] = value
-    if "lr" in settings:
-        rate = build(_Rate, {"lr": settings["lr"]}, what=f"{what} {name}")
-        settings["lr"] = rate.lr
+            settings[key] = _converted(value, allowed[key])
     return tuple(settings.items())
 
 
@@ -177,6 +176,13 @@ def _alike(value: Any, default: Any) -> bool:
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(default, bool) and isinstance(value, bool)
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _converted(value: Any, default: Any) -> Any:
+    """The value with whole numbers as floats where torch's default is one: betas of 0 and 0.9 are refused otherwise."""
+    if isinstance(default, tuple):
+        return tuple(map(_converted, value, default))
+    return float(value) if isinstance(default, float) and isinstance(value, int) else value
 
 
 @attrs.frozen(kw_only=True)
