@@ -8,7 +8,9 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import inspect
+import itertools
 import os
+import re
 import sys
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,9 +33,11 @@ from ipmgan.metrics.base import Metric
 from ipmgan.networks.base import Network
 from ipmgan.objectives.base import Objective
 from ipmgan.plugin import Plugin
-from ipmgan.selection import Table, build, converter, parse_selection
+from ipmgan.selection import Table, build, converter, fields_of, parse_selection
 
 SWITCH = "IPMGAN_PLUGINS"
+OWN = "ipmgan"
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
 class Builtins:
@@ -81,58 +85,48 @@ class Broken:
 class Registry:
     """All plugins that can be selected, by kind and name.
 
-    Built-ins come first and keep their names. Every other distribution is loaded on its own: if anything about it
-    fails, nothing of it stays, and it is listed in `broken`.
+    Built-ins come first and keep their names. Every other distribution is loaded on its own, in the order of the
+    names: if anything about it fails, nothing of it stays, and it is listed in `broken`.
     """
 
     def __init__(self, entry_points: Iterable[importlib.metadata.EntryPoint] = ()) -> None:
         self.broken: list[Broken] = []
         self._entries: dict[str, dict[str, list[Entry]]] = {base.kind: {} for base in HOOKS.values()}
-        self._manager = pluggy.PluginManager(GROUP)
-        self._manager.add_hookspecs(hookspecs)
-        for entry in self._load("ipmgan", importlib.metadata.version("ipmgan"), Builtins()):
-            self._add(entry)
-        for point in sorted(entry_points, key=lambda point: (point.dist.name if point.dist else "", point.name)):
-            self._load_external(point)
+        self._add(_offers([Builtins()], OWN, importlib.metadata.version(OWN)))
+        self._reserved = {(kind, name) for kind, names in self._entries.items() for name in names}
+        points = sorted(
+            {(*_owner(point), point) for point in entry_points}, key=lambda owned: (*owned[:2], owned[2].name)
+        )
+        for (distribution, version), owned in itertools.groupby(points, key=lambda owned: owned[:2]):
+            self._load(distribution, version, [point for *_, point in owned])
 
-    def _load_external(self, point: importlib.metadata.EntryPoint) -> None:
-        distribution, version = (point.dist.name, point.dist.version) if point.dist else (point.name, "unknown")
+    def _load(self, distribution: str, version: str, points: Sequence[importlib.metadata.EntryPoint]) -> None:
         try:
-            entries = self._load(f"{distribution}:{point.name}", version, point.load())
-            for entry in entries:
-                self._refuse_builtin_names(entry)
+            modules = {id(module): module for module in (point.load() for point in points)}
+            entries = _offers(modules.values(), distribution, version)
+            self._check_names(entries)
         # A plugin is somebody else's code: whatever it raises, `sys.exit` included, must not stop the others.
         except (Exception, SystemExit) as error:  # noqa: BLE001
-            self._manager.unregister(name=f"{distribution}:{point.name}")
-            self.broken.append(
-                Broken(distribution=distribution, version=version, error=f"{type(error).__name__}: {error}")
-            )
-            return
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self.broken.append(Broken(distribution=distribution, version=version, error=reason))
+        else:
+            self._add(entries)
+
+    def _check_names(self, entries: Iterable[Entry]) -> None:
+        seen = set()
         for entry in entries:
-            self._add(entry)
-
-    def _load(self, name: str, version: str, module: object) -> list[Entry]:
-        self._manager.register(module, name=name)
-        distribution = name.split(":")[0]
-        entries = []
-        for hook, base in HOOKS.items():
-            for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-                if implementation.plugin_name != name:
-                    continue
-                for plugin in implementation.function():
-                    _check_class(plugin, base, hook)
-                    entries.append(Entry(plugin=plugin, distribution=distribution, version=version))
-        return entries
-
-    def _refuse_builtin_names(self, entry: Entry) -> None:
-        for name in (entry.plugin.name, *entry.plugin.aliases):
-            for holder in self._entries[entry.plugin.kind].get(name, ()):
-                if holder.distribution == "ipmgan":
+            for name in _names(entry.plugin):
+                key = (entry.plugin.kind, name)
+                if key in self._reserved:
                     raise PluginError(f"the {entry.plugin.kind} name {name!r} belongs to ipmgan itself")
+                if key in seen:
+                    raise PluginError(f"it offers the {entry.plugin.kind} {name!r} twice")
+                seen.add(key)
 
-    def _add(self, entry: Entry) -> None:
-        for name in (entry.plugin.name, *entry.plugin.aliases):
-            self._entries[entry.plugin.kind].setdefault(name, []).append(entry)
+    def _add(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            for name in _names(entry.plugin):
+                self._entries[entry.plugin.kind].setdefault(name, []).append(entry)
 
     def entries(self, kind: str | None = None) -> list[Entry]:
         """All plugins of a kind, or of all kinds, in the order of registration, each once."""
@@ -148,15 +142,19 @@ class Registry:
         """The entry for a name; raises `UsageError` for an unknown name, `PluginError` for one claimed twice."""
         entries = self._entries[kind].get(name, [])
         if not entries:
-            missing = "; ".join(f"{broken.distribution} {broken.version}: {broken.error}" for broken in self.broken)
-            note = f"\nNot loaded, and perhaps what you want: {missing}" if missing else ""
-            raise UsageError(choose_from(kind, name, self._entries[kind]) + note)
+            raise self.unknown(kind, name, self._entries[kind])
         if len(entries) > 1:
             claims = " and ".join(entry.distribution for entry in entries)
             raise PluginError(
                 f"the {kind} {name!r} is offered by {claims}: uninstall one, or set {SWITCH} to the other"
             )
         return entries[0]
+
+    def unknown(self, kind: str, name: str, allowed: Iterable[str]) -> UsageError:
+        """The refusal of a name that nobody offers, with whatever could not be loaded."""
+        missing = "; ".join(f"{broken.distribution} {broken.version}: {broken.error}" for broken in self.broken)
+        note = f"\nNot loaded, and perhaps what you want: {missing}" if missing else ""
+        return UsageError(choose_from(kind, name, allowed) + note)
 
     def entry_of(self, plugin: Plugin) -> Entry:
         """The entry that a plugin object came from; raises `PluginError` where its name stands for another class."""
@@ -181,13 +179,53 @@ class Registry:
         return typing.cast(Plugin, build(self.find(kind, name).plugin, table, what=f"{kind} {name}"))
 
 
-def _check_class(plugin: object, base: type[Plugin], hook: str) -> None:
-    if not (isinstance(plugin, type) and issubclass(plugin, base) and attrs.has(plugin)):
+def _owner(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
+    """The name and version of the distribution that an entry point belongs to."""
+    try:
+        name, version = (point.dist.name, point.dist.version) if point.dist else ("", "")
+    except Exception:  # noqa: BLE001  (what a damaged distribution's metadata raises is not specified)
+        name, version = "", ""
+    return name or point.module, version or "unknown"
+
+
+def _names(plugin: type[Plugin]) -> tuple[str, ...]:
+    return (plugin.name, *plugin.aliases)
+
+
+def _offers(modules: Iterable[object], distribution: str, version: str) -> list[Entry]:
+    """What the hooks of a distribution's modules return, checked; a manager of its own, so that nothing can linger."""
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    for module in modules:
+        name = manager.register(module)
+        if not manager.get_hookcallers(module):
+            raise PluginError(f"{name} implements no hook: one of {', '.join(HOOKS)}")
+    manager.check_pending()
+    entries = []
+    for hook, base in HOOKS.items():
+        for implementation in getattr(manager.hook, hook).get_hookimpls():
+            offered = implementation.function()
+            if not isinstance(offered, Iterable):
+                raise PluginError(f"{hook} must return a sequence of classes, not {offered!r}")
+            for plugin in offered:
+                _check_class(plugin, base, hook)
+                entries.append(Entry(plugin=plugin, distribution=distribution, version=version))
+    return entries
+
+
+def _check_class(plugin: Any, base: type[Plugin], hook: str) -> None:
+    if not (isinstance(plugin, type) and attrs.has(plugin) and issubclass(plugin, base)):
         raise PluginError(f"{hook} must return attrs classes derived from {base.__name__}, not {plugin!r}")
     abstract = sorted(getattr(plugin, "__abstractmethods__", ()))
     missing = [name for name in ("name", *_declared(base)) if not hasattr(plugin, name)] + abstract
     if missing:
         raise PluginError(f"{plugin.__name__} lacks {', '.join(missing)}")
+    if not isinstance(plugin.aliases, tuple):
+        raise PluginError(f"{plugin.__name__}: aliases must be a tuple of names, not {plugin.aliases!r}")
+    for name in _names(plugin):
+        if not (isinstance(name, str) and NAME.fullmatch(name)):
+            raise PluginError(f"{plugin.__name__}: {name!r} is no name: lower-case letters, digits, '-', '_' and '.'")
+    fields_of(plugin)
 
 
 def _declared(base: type) -> list[str]:
@@ -196,13 +234,26 @@ def _declared(base: type) -> list[str]:
 
 @functools.cache
 def registry() -> Registry:
-    """The registry of this process: built-ins and, as far as ``IPMGAN_PLUGINS`` (all, none or names) allows, others."""
-    allowed = os.environ.get(SWITCH, "all").strip()
-    points = [] if allowed == "none" else list(importlib.metadata.entry_points(group=GROUP))
-    if allowed not in ("all", "none"):
-        names = {name.strip() for name in allowed.split(",")}
-        points = [point for point in points if point.dist and point.dist.name in names]
-    return Registry(points)
+    """The registry of this process: built-ins and, as far as ``IPMGAN_PLUGINS`` (all, none or names) allows, others.
+
+    Raises `UsageError` where ``IPMGAN_PLUGINS`` names a distribution that offers no plugins.
+    """
+    allowed = os.environ.get(SWITCH, "").strip() or "all"
+    if allowed == "none":
+        return Registry()
+    points = list(importlib.metadata.entry_points(group=GROUP))
+    if allowed == "all":
+        return Registry(points)
+    owners = {_normal_name(_owner(point)[0]) for point in points}
+    names = {_normal_name(name) for name in allowed.split(",")}
+    for name in sorted(names - owners):
+        raise UsageError(choose_from(f"distribution of plugins, as {SWITCH} has it,", name, owners))
+    return Registry(point for point in points if _normal_name(_owner(point)[0]) in names)
+
+
+def _normal_name(distribution: str) -> str:
+    """A distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
 
 
 def table_of(plugin: Plugin) -> Table:

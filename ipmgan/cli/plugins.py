@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from ipmgan.registry import Entry
 
 app = typer.Typer(help="The plugins that are installed.")
 
@@ -17,12 +20,8 @@ def list_plugins(
 ) -> None:
     """List the plugins: kind, name, what it is, and the distribution that offers it."""
     from ipmgan.cli.output import print_json, print_table
-    from ipmgan.errors import UsageError, choose_from
     from ipmgan.registry import registry
 
-    kinds = {entry.plugin.kind for entry in registry().entries()}
-    if kind is not None and kind not in kinds:
-        raise UsageError(choose_from("kind of plugin", kind, kinds))
     rows: list[dict[str, Any]] = [
         {
             "kind": entry.plugin.kind,
@@ -31,7 +30,7 @@ def list_plugins(
             "what": (inspect.getdoc(entry.plugin) or "").split("\n", 1)[0],
             "from": f"{entry.distribution} {entry.version}",
         }
-        for entry in registry().entries(kind)
+        for entry in _entries(kind)
     ]
     rows += [
         {
@@ -60,15 +59,24 @@ def show(
 ) -> None:
     """Show a plugin: its equation, options, defaults and sources."""
     from ipmgan.cli.output import print_json, say
-    from ipmgan.errors import UsageError, choose_from
     from ipmgan.registry import registry
     from ipmgan.reports.describe import describe, page
 
-    known = registry().entries(kind)
+    known = _entries(kind)
     found = [entry for entry in known if name in (entry.plugin.name, *entry.plugin.aliases)]
     if not found:
-        raise UsageError(choose_from("plugin", name, [entry.plugin.name for entry in known]))
+        raise registry().unknown(kind or "plugin", name, [entry.plugin.name for entry in known])
     if json:
         print_json([describe(entry) for entry in found])
     else:
         say("\n".join(page(entry) for entry in found))
+
+
+def _entries(kind: str | None) -> list[Entry]:
+    from ipmgan.errors import UsageError, choose_from
+    from ipmgan.registry import registry
+
+    kinds = {entry.plugin.kind for entry in registry().entries()}
+    if kind is not None and kind not in kinds:
+        raise UsageError(choose_from("kind of plugin", kind, kinds))
+    return registry().entries(kind)
