@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimi
 
 from ipmgan.engine.build import Parts
 from ipmgan.engine.checkpoint import Snapshot
-from ipmgan.engine.step import Step
+from ipmgan.engine.step import Step, frozen
 from ipmgan.errors import CheckpointError
 from ipmgan.registry import versions
 
@@ -52,9 +52,10 @@ def restore(parts: Parts, step: Step, snapshot: Snapshot) -> None:
         for name, module in _modules(parts).items():
             module.load_state_dict(_under(tensors, name))
         for name, (module, optimizer) in _optimizers(parts).items():
-            flat = {**_under(tensors, name), **snapshot.scalars[name]}
-            if flat:
-                set_optimizer_state_dict(module, optimizer, flat, options=FLAT)
+            flat = _under(tensors, name) | {key: _tuple(value) for key, value in snapshot.scalars[name].items()}
+            with frozen(nn.ParameterList(_idle(module, flat))):
+                if flat:
+                    set_optimizer_state_dict(module, optimizer, flat, options=FLAT)
         for plugin in (parts.config.objective, parts.config.lipschitz):
             for key, live in plugin.state().items():
                 live.copy_(tensors[f"{plugin.kind}.{key}"])
@@ -105,5 +106,23 @@ def _optimizers(parts: Parts) -> dict[str, tuple[nn.Module, torch.optim.Optimize
     return found
 
 
-def _under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+def _idle(module: nn.Module, flat: Mapping[str, Any]) -> list[nn.Parameter]:
+    """The parameters that never had a gradient, so that no optimiser state was saved for them.
+
+    torch takes the state of every trainable parameter for given, and fails on these unless they are frozen.
+    """
+    saved = [
+        p
+        for name, p in module.named_parameters(remove_duplicate=False)
+        if any(key.startswith(f"state.{name}.") for key in flat)
+    ]
+    return [p for p in module.parameters() if not any(p is other for other in saved)]
+
+
+def _tuple(value: Any) -> Any:
+    """JSON knows no tuples, and torch's optimisers no lists."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _under(tensors: dict[str, Tensor], name: str) -> dict[str, Any]:
     return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
