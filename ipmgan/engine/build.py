@@ -165,7 +165,7 @@ def _check_critic(config: RunConfig, critic: nn.Module) -> None:
         CriticKind.FEATURES: "(N, K)",
     }
     allowed = shapes[_kind(config)]
-    fits = len(out) == 2 and ((out.dim() == 1 and "(N,)" in allowed) or (out.dim() == 2 and "K" in allowed))
+    fits = out.shape[:1] == (2,) and ((out.dim() == 1 and "(N,)" in allowed) or (out.dim() == 2 and "K" in allowed))
     if not fits:
         raise PluginError(f"the critic {config.critic.name} puts out {tuple(out.shape)} for N = 2; must be {allowed}")
     if enforcer.scalar_critic and out.dim() != 1:
@@ -240,11 +240,14 @@ def _check_penalty(config: RunConfig, critic: nn.Module, device: torch.device) -
         penalty = config.lipschitz.penalty(critic, sample[:2], sample[2:], generator=streams.at("probe", 1))
         if penalty is None:
             return
-        weights = [p for p in critic.parameters() if p.requires_grad]
-        if all(gradient is None for gradient in torch.autograd.grad(penalty, weights, allow_unused=True)):
+        # As in training: `torch.autograd.grad` would leave out the branch of a layer that cannot be differentiated.
+        penalty.backward()  # type: ignore[no-untyped-call]
+        if all(p.grad is None for p in critic.parameters()):
             raise RuntimeError("its gradient depends on none of its weights")
     except RuntimeError as error:
         raise PairingError(
             f"{config.lipschitz.name} differentiates the critic twice, and {config.critic and config.critic.name} "
             f"cannot be: {error}"
         ) from error
+    finally:
+        critic.zero_grad(set_to_none=True)
