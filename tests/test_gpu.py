@@ -33,7 +33,7 @@ def settings(objective: str, enforcer: str, critic: str | None, **more: object) 
 def test_a_run_on_the_gpu_is_what_its_two_halves_are(
     tmp_path: Path, objective: str, enforcer: str, critic: str | None, precision: str
 ) -> None:
-    chosen = settings(objective, enforcer, critic, precision=precision)
+    chosen = settings(objective, enforcer, critic, precision=precision, average=0.9)
     whole = ipmgan.train(out=tmp_path / "whole", **chosen)
     ipmgan.train(out=tmp_path / "halves", **{**chosen, "steps": 10})
     halves = ipmgan.resume(tmp_path / "halves", steps=20)
@@ -44,7 +44,9 @@ def test_a_run_on_the_gpu_is_what_its_two_halves_are(
 def test_nothing_waits_for_the_device_between_logging_points(
     tmp_path: Path, objective: str, enforcer: str, critic: str | None
 ) -> None:
-    chosen = settings(objective, enforcer, critic, steps=1000, log_every=1000, sample_every=1000, checkpoint_every=1000)
+    chosen = settings(
+        objective, enforcer, critic, steps=1000, average=0.9, log_every=1000, sample_every=1000, checkpoint_every=1000
+    )
     trainer = ipmgan.Trainer(out=tmp_path / "run", **chosen)
     steps = iter(trainer)
     for _ in range(3):
