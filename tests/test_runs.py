@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import itertools
 import json
@@ -21,6 +22,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+import sklearn.datasets
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -206,6 +208,14 @@ class Offered:
     @hookimpl
     def ipmgan_networks(self) -> list[type[Network]]:
         return [OddNetwork]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def digits_once() -> Iterator[None]:
+    """Reading the digits takes longer than training on them here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sklearn.datasets, "load_digits", functools.cache(sklearn.datasets.load_digits))
+        yield
 
 
 @attrs.frozen(eq=False)
@@ -729,6 +739,9 @@ def test_too_little_data_is_refused(tmp_path: Path) -> None:
     trainer = trained(tmp_path / "run", **settings | {"batch": 18})
     assert len(trainer._parts.held_out.batch(0)) == 2
     assert all(line["held_out_estimate"] is not None for line in lines(tmp_path / "run"))
+    np.save(tmp_path / "rows.npy", np.zeros((11, 3)))
+    with pytest.raises(DataError, match="1 held-out samples are too few"):
+        Trainer(out=tmp_path / "few", **settings | {"objective": "mmd", "lipschitz": "none", "batch": 4})
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -13,7 +13,7 @@ from ipmgan.config import RunConfig
 from ipmgan.data.base import Sampler, SampleSpec
 from ipmgan.engine.feed import Feed, fingerprint
 from ipmgan.engine.streams import Streams
-from ipmgan.errors import PairingError, PluginError, UsageError
+from ipmgan.errors import DataError, PairingError, PluginError, UsageError
 from ipmgan.objectives.base import CriticKind
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
@@ -215,6 +215,8 @@ def build(config: RunConfig) -> Parts:
         average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(schedule.average))  # type: ignore[no-untyped-call]
     data, held_out = config.source.open("train"), config.source.open("held-out")
     held_out_batch = schedule.batch if isinstance(held_out, Sampler) else min(schedule.batch, len(held_out))
+    if held_out_batch < min(schedule.batch, max(config.objective.min_batch, 2)):
+        raise DataError(f"{held_out_batch} held-out samples are too few: hold more out, or give more data")
     return Parts(
         config=config,
         device=device,
