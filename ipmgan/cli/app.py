@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -48,8 +49,13 @@ app.add_typer(plugins.app, name="plugins")
 app.add_typer(presets.app, name="presets")
 
 
+def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
+    say(f"warning: {message}", err=True)
+
+
 def main() -> None:
     """Run the command line; an error is one or two lines and an exit code of its own."""
+    warnings.showwarning = _warn
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
