@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 import types
 import typing
@@ -18,7 +19,7 @@ Table = dict[str, Any]
 
 
 def parse_selection(text: str) -> Table:
-    """``name:key=value,...`` as a table. A value is read as TOML; what is not TOML is a string.
+    """``name:key=value,...`` as a table. A value is read as TOML, ``.1`` and ``1.`` as numbers, the rest as strings.
 
     >>> parse_selection("mlp:width=[64,32],norm=layer")
     {'name': 'mlp', 'width': [64, 32], 'norm': 'layer'}
@@ -57,7 +58,7 @@ def _value(text: str) -> Any:
     try:
         items = tomllib.loads(f"items = [{text}]")["items"]
     except (ValueError, RecursionError):
-        return text
+        return float(text) if re.fullmatch(r"[+-]?(\d+\.|\.\d+)([eE][+-]?\d+)?", text) else text
     return items[0] if len(items) == 1 and "\n" not in text else text
 
 
@@ -72,7 +73,10 @@ def build(cls: type, table: Mapping[str, Any], *, what: str) -> Any:
         try:
             values[key] = converter.structure(value, typing.cast(Any, field.type))
         except (ValueError, TypeError, OverflowError, cattrs.BaseValidationError) as error:
-            allowed = limits_text(field.metadata) or type_name(field.type)
+            limits = limits_text(field.metadata)
+            allowed = (
+                limits if "choices" in field.metadata else ", ".join(filter(None, (type_name(field.type), limits)))
+            )
             raise UsageError(f"{what}: {key} = {value!r}: must be {allowed}") from error
     missing = [name for name, field in fields.items() if field.default is attrs.NOTHING and name not in values]
     if missing:

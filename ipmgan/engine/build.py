@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import attrs
@@ -238,18 +239,18 @@ def _check_penalty(config: RunConfig, critic: nn.Module, device: torch.device) -
         return
     streams = Streams(0, device)
     sample = torch.randn(4, *config.source.spec().shape, generator=streams.at("probe", 0), device=device)
+    twin = copy.deepcopy(critic)
     try:
-        penalty = config.lipschitz.penalty(critic, sample[:2], sample[2:], generator=streams.at("probe", 1))
-        if penalty is None:
-            return
-        # As in training: `torch.autograd.grad` would leave out the branch of a layer that cannot be differentiated.
-        penalty.backward()  # type: ignore[no-untyped-call]
-        if all(p.grad is None for p in critic.parameters()):
+        with streams.global_draws("probe", 2):
+            penalty = config.lipschitz.penalty(twin, sample[:2], sample[2:], generator=streams.at("probe", 1))
+            if penalty is None:
+                return
+            # As in training: `torch.autograd.grad` would leave out the branch of a layer that cannot be differentiated.
+            penalty.backward()  # type: ignore[no-untyped-call]
+        if all(p.grad is None for p in twin.parameters()):
             raise RuntimeError("its gradient depends on none of its weights")
     except RuntimeError as error:
         raise PairingError(
             f"{config.lipschitz.name} differentiates the critic twice, and {config.critic and config.critic.name} "
             f"cannot be: {error}"
         ) from error
-    finally:
-        critic.zero_grad(set_to_none=True)
