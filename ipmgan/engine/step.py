@@ -80,13 +80,13 @@ class Step:
     def _generator_step(self) -> None:
         parts, config = self.parts, self.parts.config
         config.generator_optimizer.schedule(parts.generator_optimizer, self.steps)
-        with frozen(parts.critic), self._precision():
-            fake = parts.generator(self._latents("generator-latents", self.steps))
-            on_fake = parts.outputs(fake.float()).float()
-            on_real = self._no_output
-            if config.objective.generator_uses_real:
-                on_real = parts.outputs(parts.train.batch(self._batches_drawn())).float()
         with frozen(parts.critic):
+            with self._precision():
+                fake = parts.generator(self._latents("generator-latents", self.steps))
+                on_fake = parts.outputs(fake.float()).float()
+                on_real = self._no_output
+                if config.objective.generator_uses_real:
+                    on_real = parts.outputs(parts.train.batch(self._batches_drawn())).float()
             loss = config.objective.generator_loss(on_real, on_fake)
             self._guard.watch(config.objective.name, "generator loss", self.steps + 1, loss)
             parts.generator_optimizer.zero_grad(set_to_none=True)
