@@ -42,7 +42,12 @@ def follow(trainer: Trainer) -> int:
 
 
 def _live(trainer: Trainer, console: Console) -> Iterator[None]:
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}", markup=False), TimeElapsedColumn())
+    columns = (
+        BarColumn(bar_width=10),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
+        TimeElapsedColumn(),
+    )
     progress = Progress(
         *columns, TimeRemainingColumn(), TextColumn("{task.fields[state]}", markup=False), console=console
     )
@@ -51,7 +56,7 @@ def _live(trainer: Trainer, console: Console) -> Iterator[None]:
         for record in trainer:
             progress.update(task, completed=trainer.step)
             if record is not None:
-                progress.update(task, rate=_rate(record), state=plain(_state(trainer, record)))
+                progress.update(task, rate=_rate(record), state=plain(_short(trainer, record)))
             yield
 
 
@@ -66,6 +71,11 @@ def _plain(trainer: Trainer) -> Iterator[None]:
 
 def _rate(record: Record) -> str:
     return f"{record['steps_per_second']:.3g} steps/s"
+
+
+def _short(trainer: Trainer, record: Record) -> str:
+    """What leaves the live line within 80 columns."""
+    return f"{trainer.config.objective.estimates.name} {record['held_out_estimate']:.3g} held out"
 
 
 def _state(trainer: Trainer, record: Record) -> str:
