@@ -7,6 +7,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
+
+SMALL = 56
+"""Images are magnified to about so many pixels."""
 
 
 def draw_samples(
@@ -15,7 +19,8 @@ def draw_samples(
     """Write a PNG of samples: a grid for images (N, C, H, W); for others, (N, D), a scatter plot of the first two
     coordinates over the real samples, or a histogram where D = 1.
 
-    Images with values in `bounds` fill the grey scale; without bounds each picture's own range does.
+    Images with values in `bounds` fill the grey scale; without bounds the picture's own range does. Small images are
+    magnified smoothly, as a person would look at them.
     """
     if fake.dim() == 4:
         _draw_grid(path, fake, bounds)
@@ -30,8 +35,8 @@ def _draw_grid(path: Path, images: Tensor, bounds: tuple[float, float] | None) -
     unit = ((images.detach().float().cpu() - low) / max(high - low, 1e-12)).clamp(0, 1)
     if unit.shape[1] not in (1, 3):
         unit = unit[:, :1]
-    magnify = max(1, 56 // unit.shape[-1])
-    unit = unit.repeat_interleave(magnify, dim=2).repeat_interleave(magnify, dim=3)
+    if unit.shape[-1] <= SMALL // 2:
+        unit = interpolate(unit, scale_factor=SMALL // unit.shape[-1], mode="bicubic").clamp(0, 1)
     torchvision.utils.save_image(unit, path, nrow=math.ceil(math.sqrt(len(unit))), padding=2, pad_value=1.0)
 
 

@@ -20,7 +20,7 @@ class Digits(Source):
     """
 
     name = "digits"
-    defaults = Training(steps=2_500, generator="mlp:width=256", latent="normal:dim=32")
+    defaults = Training(steps=1_600, generator="mlp:width=512,depth=2", latent="normal:dim=32")
 
     bounds: tuple[float, float] = option((-1.0, 1.0), help="the interval of the pixels")
     held_out: float = option(0.2, help="share of the samples that is held out", above=0, at_most=0.9)
