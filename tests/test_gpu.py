@@ -9,7 +9,10 @@ import torch
 
 import ipmgan
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 
 PAIRS = [
     ("wgan", "clip", None),

@@ -756,6 +756,8 @@ def test_what_a_loader_process_cannot_read_is_told_in_one_line(tmp_path: Path, p
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+# torch leaves temporary files to the garbage collector when a loader process dies.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_loader_process_that_is_killed_is_an_error(tmp_path: Path, pictures: str) -> None:
     trainer = Trainer(out=tmp_path / "run", **CLIPPED | {"source": pictures, "workers": 1, "steps": 100_000})
 

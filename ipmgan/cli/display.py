@@ -107,8 +107,8 @@ def _results(trainer: Trainer, last: Record) -> Iterator[tuple[str, str]]:
     yield "estimate", f"{quantity.name} = {held_out} on held-out data, in {quantity.unit}{bound}"
     certificate = trainer.certificate()
     if certificate is not None:
-        why = f" ({certificate.unbounded[0]})" if certificate.unbounded else ""
-        yield "certified bound", f"the critic's Lipschitz constant is at most {_number(last['lipschitz_bound'])}{why}"
+        bounded = f"the critic's Lipschitz constant is at most {certificate.bound:.4g}"
+        yield "certified bound", "; ".join(certificate.unbounded) or bounded
     for metric in trainer.config.metrics:
         if metric.name in last:
             yield "metric", f"{metric.name} = {_number(last[metric.name])}, in {metric.measures.unit}"

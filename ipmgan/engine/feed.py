@@ -75,9 +75,11 @@ class Feed:
         self._loader_next = number + 1
         try:
             batch = next(self._loader)
-        except (RuntimeError, DataError) as error:
-            # What a loader process raised comes as a traceback, whose last line is the error.
-            reason = str(error).strip().splitlines()[-1].removeprefix("ipmgan.errors.DataError: ")
+        except (RuntimeError, DataError, OSError, EOFError) as error:
+            # What a loader process raised comes as a traceback, whose last line is the error; one that was killed while
+            # it handed over a batch leaves a broken connection.
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            reason = reason.removeprefix("ipmgan.errors.DataError: ")
             raise DataError(f"the {self._stream} split could not be read: {reason}") from error
         return to_interval(batch.to(self._streams.device, non_blocking=True), samples.bounds)
 
