@@ -38,6 +38,8 @@ class Trainer:
     ) -> None:
         if isinstance(config, RunConfig) and settings:
             raise UsageError(f"a RunConfig is complete: {', '.join(settings)} cannot be given beside it")
+        if out is not None:
+            RunDir.refuse_taken(Path(out))
         self._prepare(config if isinstance(config, RunConfig) else configure(config=config, **settings))
         self.run_dir = RunDir.create(self.config, out)
 

@@ -49,11 +49,16 @@ class RunDir:
         return run
 
     @staticmethod
-    def _claim(config: RunConfig, out: str | Path | None) -> Path:
+    def refuse_taken(path: Path) -> None:
+        """Raise `UsageError` where something is in the way of a new run."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"{path} exists and is not empty: choose another --out, or: ipmgan resume {path}")
+
+    @classmethod
+    def _claim(cls, config: RunConfig, out: str | Path | None) -> Path:
         if out is not None:
             path = Path(out)
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise UsageError(f"{path} exists and is not empty: choose another --out, or: ipmgan resume {path}")
+            cls.refuse_taken(path)
             path.mkdir(parents=True, exist_ok=True)
             return path
         DEFAULT_PARENT.mkdir(parents=True, exist_ok=True)
