@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,21 +101,15 @@ class Trainer:
 
     def __iter__(self) -> Iterator[dict[str, Any] | None]:
         """Train, yielding after each step its line of metrics, or None for a step without one."""
-        schedule = self.config.schedule
-        clock = Clock(self._step)
+        clock, start = Clock(self._step), self.step
         with self.run_dir.locked():
             self._check_place()
-            saved = self.step
             while not self.finished and not self._stop:
-                self._run_step()
-                picture = self.finished or self.step % schedule.sample_every == 0
-                record = self._record(clock, picture) if picture or self.step % schedule.log_every == 0 else None
-                if self.finished or self.step % schedule.checkpoint_every == 0:
-                    self.save()
-                    saved = self.step
+                with self._explaining():
+                    record = self._advance(clock)
                 yield record
             self._stop = False
-            if self.step > saved:
+            if self.step > start:
                 self.save()
 
     def _check_place(self) -> None:
@@ -125,17 +120,29 @@ class Trainer:
         with writing(folder):
             checkpoint.require_space(folder, capture(self._parts, self._step).size)
 
-    def _run_step(self) -> None:
+    def _advance(self, clock: Clock) -> dict[str, Any] | None:
+        """One step, with its line of metrics, its picture and its checkpoint where they are due."""
+        schedule = self.config.schedule
+        with self._parts.streams.global_draws("layers", self.step):
+            self._step.run()
+        picture = self.finished or self.step % schedule.sample_every == 0
+        record = self._record(clock, picture) if picture or self.step % schedule.log_every == 0 else None
+        if self.finished or self.step % schedule.checkpoint_every == 0:
+            self.save()
+        return record
+
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Say what a user can do about errors that torch raises wherever the run happens to be."""
         try:
-            with self._parts.streams.global_draws("layers", self.step):
-                self._step.run()
-        except RuntimeError as error:
+            yield
+        except (RuntimeError, CheckpointError) as error:
             if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
                 batch = self.config.schedule.batch
                 raise UsageError(
                     f"out of memory at step {self.step} with batch = {batch}: lower --batch. Checkpoints are untouched"
                 ) from error
-            if "DataLoader worker" in str(error):  # Raised wherever the run is when a loader process dies.
+            if "DataLoader worker" in str(error):
                 raise DataError(f"a loader process died at step {self.step}: {error}") from error
             raise
 
