@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +19,8 @@ from ipmgan.data.base import Resident, Sampler, Samples, Streamed, to_interval
 from ipmgan.engine.streams import Streams
 from ipmgan.errors import DataError
 
+POLL = 5.0
+"""Seconds between looks whether the loader processes live."""
 LOADER_TIMEOUT = 120.0
 """Seconds after which a loader that gives nothing is an error."""
 FINGERPRINT_SAMPLES = 64
@@ -71,10 +76,11 @@ class Feed:
 
     def _stream_batch(self, samples: Streamed, number: int) -> Tensor:
         if self._loader is None or number != self._loader_next:
-            self._loader = iter(self._make_loader(samples, number))
+            with _handler_kept():
+                self._loader = iter(self._make_loader(samples, number))
         self._loader_next = number + 1
         try:
-            batch = next(self._loader)
+            batch = _patiently(self._loader)
         except (RuntimeError, DataError, OSError, EOFError) as error:
             # What a loader process raised comes as a traceback, whose last line is the error; one that was killed while
             # it handed over a batch leaves a broken connection.
@@ -95,10 +101,34 @@ class Feed:
             batch_sampler=numbers(),
             num_workers=self._workers,
             pin_memory=self._streams.device.type == "cuda",
-            timeout=LOADER_TIMEOUT if self._workers else 0,
+            timeout=POLL if self._workers else 0,
             generator=torch.Generator(),
             worker_init_fn=_leave_group,
         )
+
+
+def _patiently(loader: Iterator[Tensor]) -> Tensor:
+    """The loader's next batch; every few seconds without one torch looks whether its processes live."""
+    for _ in range(round(LOADER_TIMEOUT / POLL) - 1):
+        try:
+            return next(loader)
+        except RuntimeError as error:
+            if "timed out" not in str(error):
+                raise
+    return next(loader)
+
+
+@contextlib.contextmanager
+def _handler_kept() -> Iterator[None]:
+    """Take back the signal handler that torch installs with a loader.
+
+    It raises wherever the program happens to be when a loader process dies, such as in the midst of an error message.
+    """
+    child = getattr(signal, "SIGCHLD", None)
+    before = None if child is None else signal.getsignal(child)
+    yield
+    if child is not None and before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(child, before)
 
 
 def _leave_group(worker: int) -> None:

@@ -18,7 +18,7 @@ from ipmgan.engine.run import Run
 from ipmgan.engine.rundir import RunDir, writing
 from ipmgan.engine.state import capture, restore
 from ipmgan.engine.step import Step
-from ipmgan.errors import CheckpointError, DataError, UsageError
+from ipmgan.errors import CheckpointError, UsageError
 from ipmgan.lipschitz import Certificate
 from ipmgan.pictures import draw_samples
 from ipmgan.registry import versions
@@ -133,17 +133,15 @@ class Trainer:
 
     @contextlib.contextmanager
     def _explaining(self) -> Iterator[None]:
-        """Say what a user can do about errors that torch raises wherever the run happens to be."""
+        """Say what a user can do where memory runs out."""
         try:
             yield
-        except (RuntimeError, CheckpointError) as error:
+        except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
                 batch = self.config.schedule.batch
                 raise UsageError(
                     f"out of memory at step {self.step} with batch = {batch}: lower --batch. Checkpoints are untouched"
                 ) from error
-            if "DataLoader worker" in str(error):
-                raise DataError(f"a loader process died at step {self.step}: {error}") from error
             raise
 
     def _record(self, clock: Clock, picture: bool) -> dict[str, Any]:
