@@ -95,7 +95,7 @@ def test_every_layer_gives_way_to_the_next(tmp_path: Path) -> None:
     enforcer = configure(objective="ebgan", source="ring8", lipschitz="gp")
     assert rates(enforcer) == (1e-4, 1e-4)
     preset = configure(preset="wgan-gp-toy")
-    assert preset.critic_optimizer.table() == {"name": "Adam", "lr": 1e-4, "betas": [0.5, 0.9]}
+    assert preset.critic_optimizer.table() == {"name": "Adam", "lr": 1e-4, "betas": [0.5, 0.9], "fused": True}
     assert (preset.schedule.batch, preset.lipschitz) == (256, GradientPenalty(weight=0.1))
     file = tmp_path / "run.toml"
     file.write_text("batch = 32\nseed = 5\n[lipschitz]\nweight = 2\n[critic_optimizer]\nlr = 3e-4\n")
