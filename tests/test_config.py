@@ -102,7 +102,7 @@ def test_every_layer_gives_way_to_the_next(tmp_path: Path) -> None:
     mixed = configure(preset="wgan-gp-toy", config=file)
     assert (mixed.schedule.batch, mixed.schedule.n_critic, mixed.schedule.seed) == (32, 5, 5)
     assert mixed.lipschitz == GradientPenalty(weight=2.0)
-    assert mixed.critic_optimizer.table() == {"name": "Adam", "lr": 3e-4, "betas": [0.5, 0.9]}
+    assert mixed.critic_optimizer.table() == {"name": "Adam", "lr": 3e-4, "betas": [0.5, 0.9], "fused": True}
     assert mixed.generator_optimizer == preset.generator_optimizer
     flagged = configure(preset="wgan-gp-toy", config=file, batch=16, lipschitz="gp:weight=7", seed=None)
     assert (flagged.schedule.batch, flagged.schedule.seed) == (16, 5)
