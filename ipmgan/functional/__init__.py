@@ -9,6 +9,7 @@ from ipmgan.functional.adversarial import (
     pulling_away,
 )
 from ipmgan.functional.divergences import F_DIVERGENCES, FDivergence, js, kl, optimal_logit, total_variation
+from ipmgan.functional.features import frequencies, mmd2_features
 from ipmgan.functional.gaussians import (
     frechet,
     gaussian_energy_distance,
@@ -24,6 +25,7 @@ from ipmgan.functional.kernels import (
     KERNELS,
     MMD_GAN_WIDTHS,
     Kernel,
+    Mixture,
     energy,
     gmmn,
     imq,
@@ -44,9 +46,11 @@ __all__ = [
     "MMD_GAN_WIDTHS",
     "FDivergence",
     "Kernel",
+    "Mixture",
     "discriminator_loss",
     "energy",
     "frechet",
+    "frequencies",
     "gaussian_energy_distance",
     "gaussian_kl",
     "gaussian_mmd2_imq",
@@ -62,6 +66,7 @@ __all__ = [
     "margin_loss",
     "minimax_generator_loss",
     "mmd2_biased",
+    "mmd2_features",
     "mmd2_linear",
     "mmd2_unbiased",
     "mmd_root",

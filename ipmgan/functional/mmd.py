@@ -14,8 +14,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from ipmgan.functional.kernels import Kernel, squared_distances
+from ipmgan.functional.kernels import Kernel, Mixture
 from ipmgan.functional.tensors import at_least_float32, check_samples, safe_sqrt
+from ipmgan.functional.tiled import matrix_mmd2, tiled_mmd2, tiles_pay
 
 
 def mmd2_unbiased(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
@@ -26,15 +27,15 @@ def mmd2_unbiased(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
     Arguments: `x` (N, K), `y` (M, K), `kernel` from squared distances to values. Returns a scalar, in the kernel's
     unit. Raises `UsageError` for fewer than two samples a side.
 
-    >>> from ipmgan.functional import rbf
+    >>> from ipmgan.functional import Mixture
     >>> x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [2.0]])
-    >>> mmd2_unbiased(x, y, lambda d2: rbf(d2, (1.0,)))
+    >>> mmd2_unbiased(x, y, Mixture("rbf", (1.0,)))
     tensor(-0.4323)
 
     Source: Gretton et al. (2012), equation 3.
     """
     check_samples(x, y, 2)
-    return _within(x, kernel, unbiased=True) + _within(y, kernel, unbiased=True) - 2 * _across(x, y, kernel)
+    return _mmd2(x, y, kernel, unbiased=True)
 
 
 def mmd2_biased(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
@@ -45,15 +46,15 @@ def mmd2_biased(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
     Arguments: `x` (N, K), `y` (M, K), `kernel` from squared distances to values. Returns a scalar, in the kernel's
     unit; rounding may leave it a few 1e-7 · k(0) below 0 in float32. Raises `UsageError` for no samples.
 
-    >>> from ipmgan.functional import rbf
+    >>> from ipmgan.functional import Mixture
     >>> x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [2.0]])
-    >>> mmd2_biased(x, y, lambda d2: rbf(d2, (1.0,)))
+    >>> mmd2_biased(x, y, Mixture("rbf", (1.0,)))
     tensor(0.1967)
 
     Source: Gretton et al. (2012), equation 5.
     """
     check_samples(x, y)
-    return _within(x, kernel, unbiased=False) + _within(y, kernel, unbiased=False) - 2 * _across(x, y, kernel)
+    return _mmd2(x, y, kernel, unbiased=False)
 
 
 def mmd_root(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
@@ -64,8 +65,8 @@ def mmd_root(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
     There is no root of a U-statistic: that is negative half the time where it matters. Arguments, unit and errors are
     those of `mmd2_biased`.
 
-    >>> from ipmgan.functional import gmmn
-    >>> mmd_root(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [2.0]]), gmmn)
+    >>> from ipmgan.functional import GMMN_WIDTHS, Mixture
+    >>> mmd_root(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [2.0]]), Mixture("gmmn", GMMN_WIDTHS))
     tensor(0.4519)
 
     Source: Li et al. (2015), equation 6.
@@ -82,9 +83,9 @@ def mmd2_linear(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
     largest even number that both have) are left out. Returns a scalar, in the kernel's unit. Raises `UsageError` for
     fewer than two samples a side.
 
-    >>> from ipmgan.functional import rbf
+    >>> from ipmgan.functional import Mixture
     >>> x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [2.0]])
-    >>> mmd2_linear(x, y, lambda d2: rbf(d2, (1.0,)))
+    >>> mmd2_linear(x, y, Mixture("rbf", (1.0,)))
     tensor(0.)
 
     Source: Gretton et al. (2012), lemma 14.
@@ -103,14 +104,7 @@ ESTIMATORS: Mapping[str, Callable[[Tensor, Tensor, Kernel], Tensor]] = MappingPr
 )
 
 
-def _within(x: Tensor, kernel: Kernel, *, unbiased: bool) -> Tensor:
-    count = len(x)
-    squared = squared_distances(x)
-    if not unbiased:
-        return kernel(squared).mean()
-    diagonal = kernel(squared.new_zeros(())) * count
-    return (kernel(squared).sum() - diagonal) / (count * (count - 1))
-
-
-def _across(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
-    return kernel(squared_distances(x, y)).mean()
+def _mmd2(x: Tensor, y: Tensor, kernel: Kernel, *, unbiased: bool) -> Tensor:
+    if isinstance(kernel, Mixture) and tiles_pay(x, y):
+        return tiled_mmd2(x, y, kernel, unbiased=unbiased)
+    return matrix_mmd2(x, y, kernel, unbiased=unbiased)

@@ -17,6 +17,15 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """The widest floating-point type that a device has: float64, and float32 on mps.
+
+    >>> widest(torch.device("cpu"))
+    torch.float64
+    """
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def safe_sqrt(x: Tensor) -> Tensor:
     """√x, and 0 with gradient 0 where x ≤ 0 (a rounded non-negative number, at which √ has no finite gradient).
 

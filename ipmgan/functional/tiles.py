@@ -1,0 +1,210 @@
+"""MMD² with its gradient, tile by tile, so that the matrix of kernel values is never held.
+
+    value = a Σ_{i≠j} k(x_i, x_j) + b Σ_{i≠j} k(y_i, y_j) - 2 Σ k(x_i, y_j) / NM
+    ∂value/∂x_i = 4a Σ_j φ'(‖x_i - x_j‖²) (x_i - x_j) - 4 Σ_j φ'(‖x_i - y_j‖²) (x_i - y_j) / NM
+
+with a = 1/N(N-1), b = 1/M(M-1) for the U-statistic, and a = 1/N², b = 1/M² and the diagonals for the V-statistic. One
+pass over the pairs gives both, so that going backward only scales what is there. Beyond the inputs it holds a centred
+copy of them, the gradients and one tile. A pair within x or within y is visited once. Tiles are summed in float64.
+
+Distances do not cancel. Samples of up to `FEW` numbers are subtracted, longer ones multiplied as matrices in their own
+type; a tile with a pair closer than a sixth of its distance to the mean, where that would lose digits, is done again in
+float64. On CUDA all samples are subtracted.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable
+
+import attrs
+import torch
+from torch import Tensor
+
+from ipmgan.functional.kernels import Mixture
+
+TILE = 1024
+"""Samples along the side of a tile on the CPU: enough for fast matrix products, few enough for the cache."""
+CUDA_TILE = 4096
+"""The same on CUDA."""
+FEW = 8
+"""Numbers a sample up to which samples are subtracted on the CPU."""
+COMPILED = 2**23
+"""Pairs from which gradients come from a compiled kernel, where there is a compiler: fewer do not repay its seconds."""
+_CLOSE = 1 / 32
+"""A squared distance below so many squared distances from the mean is taken in float64."""
+_STRIP = 2**16
+"""Kernel values that are computed at a time where nothing is compiled: few enough for the cache."""
+
+_Program = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From two sets of samples and a tile to the sums of its rows; puts the slopes into the tile."""
+
+
+@attrs.frozen(eq=False)
+class Block:
+    """Consecutive samples of x or of y, and where the forces on them are gathered."""
+
+    side: int
+    points: Tensor
+    norms: Tensor
+    force: Tensor | None
+    pull: Tensor
+
+
+def mmd2_and_forces(
+    x: Tensor, y: Tensor, kernel: Mixture, *, unbiased: bool, wanted: tuple[bool, bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """MMD² (U- or V-statistic) and its gradients in x and in y; one that is not wanted comes back empty.
+
+    Arguments: `x` (N, K) and `y` (M, K), both float32 or both float64, on the CPU or on CUDA. No graph is made.
+    """
+    points = torch.cat([x, y])
+    points -= points.mean(0)
+    forces = [torch.zeros_like(z) if wants else z.new_empty(0) for z, wants in zip((x, y), wanted, strict=True)]
+    pulls = points.new_zeros(len(points), dtype=torch.float64)
+    blocks = [
+        *_blocks(0, points[: len(x)], forces[0] if wanted[0] else None, pulls[: len(x)]),
+        *_blocks(1, points[len(x) :], forces[1] if wanted[1] else None, pulls[len(x) :]),
+    ]
+    weigh = _weigher(points, kernel, slopes=any(wanted))
+    tile = points.new_empty(max(len(block.points) for block in blocks) ** 2)
+    total = points.new_zeros((), dtype=torch.float64)
+    n, m = len(x), len(y)
+    scales = (1 / (n * (n - 1)), -1 / (n * m), 1 / (m * (m - 1))) if unbiased else (1 / n**2, -1 / (n * m), 1 / m**2)
+    for number, first in enumerate(blocks):
+        for second in blocks[number:]:
+            total += _tile(first, second, tile, weigh, kernel.at_zero, scales[first.side + second.side])
+    if not unbiased:
+        total += kernel.at_zero * (1 / n + 1 / m)
+    for block in blocks:
+        if block.force is not None:
+            block.force.addcmul_(block.points, block.pull[:, None].to(x.dtype)).mul_(4)
+    return total.to(x.dtype), forces[0], forces[1]
+
+
+def _blocks(side: int, points: Tensor, force: Tensor | None, pull: Tensor) -> list[Block]:
+    count = -(-len(points) // (CUDA_TILE if points.is_cuda else TILE))
+    length = -(-len(points) // count)
+    forces = [None] * count if force is None else torch.split(force, length)
+    pieces = zip(torch.split(points, length), forces, torch.split(pull, length), strict=False)
+    return [Block(side, mine, mine.square().sum(1), force, pull) for mine, force, pull in pieces]
+
+
+def _tile(first: Block, second: Block, tile: Tensor, weigh: Weigh, at_zero: float, scale: float) -> Tensor:
+    """What the pairs of two blocks add to the value; adds to the forces on both."""
+    same = first is second
+    slopes = tile[: len(first.points) * len(second.points)].view(len(first.points), len(second.points))
+    rows, close = weigh(first, second, slopes)
+    if same:
+        slopes.fill_diagonal_(0)
+    _push(first, second.points, slopes, scale, close)
+    if not same:
+        _push(second, first.points, slopes.T, scale, close)
+    value = rows.sum(dtype=torch.float64)
+    return (value - at_zero * len(first.points)) * scale if same else value * (2 * scale)
+
+
+def _push(block: Block, others: Tensor, slopes: Tensor, scale: float, close: bool) -> None:
+    """Gather scale · Σ_j φ'_ij (x_i - z_j), its two halves apart: the sum of the slopes, and their product with z."""
+    if block.force is None:
+        return
+    block.pull.add_(slopes.sum(1), alpha=scale)
+    if close:
+        block.force.sub_((slopes.double() @ others.double()).mul_(scale))
+    else:
+        block.force.addmm_(slopes, others, alpha=-scale)
+
+
+Weigh = Callable[[Block, Block, Tensor], tuple[Tensor, bool]]
+"""Fills a tile with slopes; returns the sums of the rows of its values, and whether it has close pairs."""
+
+
+def triton_is_there() -> bool:
+    """Whether kernels for CUDA can be written here."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def _weigher(points: Tensor, kernel: Mixture, *, slopes: bool) -> Weigh:
+    if points.is_cuda:
+        from ipmgan.functional import tiles_cuda  # where there is Triton only
+
+        def weigh(first: Block, second: Block, tile: Tensor) -> tuple[Tensor, bool]:
+            return tiles_cuda.weigh(first.points, second.points, tile, kernel, slopes=slopes), False
+
+        return weigh
+    few = points.shape[1] <= FEW
+    program = _program(kernel, few=few, slopes=slopes, compiled=slopes and len(points) ** 2 >= 2 * COMPILED)
+    return functools.partial(_weigh_differences if few else _weigh_products, program)
+
+
+def _weigh_differences(program: _Program, first: Block, second: Block, tile: Tensor) -> tuple[Tensor, bool]:
+    return program(first.points.T.contiguous(), second.points.T.contiguous(), tile), False
+
+
+def _weigh_products(program: _Program, first: Block, second: Block, tile: Tensor) -> tuple[Tensor, bool]:
+    torch.add(first.norms[:, None], second.norms, out=tile)
+    tile.addmm_(first.points, second.points.T, alpha=-2)
+    if first is second:
+        tile.fill_diagonal_(torch.inf)
+    close = tile.dtype != torch.float64 and bool((tile.amin(1) < _CLOSE * first.norms).any())
+    if close:
+        left, right = first.points.double(), second.points.double()
+        norms = left.square().sum(1)[:, None] + right.square().sum(1)
+        tile.copy_(norms.addmm_(left, right.T, alpha=-2))
+    if first is second:
+        tile.fill_diagonal_(0)
+    return program(tile[:0], tile[:0], tile.clamp_min_(0)), close
+
+
+@functools.cache
+def _program(kernel: Mixture, *, few: bool, slopes: bool, compiled: bool) -> _Program:
+    """Distances (of few numbers), values and slopes of a tile: one compiled kernel, or strip by strip."""
+
+    def whole(left: Tensor, right: Tensor, tile: Tensor) -> Tensor:
+        squared = _differences(left, right) if few else tile
+        values, slope = kernel.with_slope(squared)
+        if slopes:
+            tile.copy_(slope)
+        return values.sum(1)
+
+    def by_strips(left: Tensor, right: Tensor, tile: Tensor) -> Tensor:
+        height = max(1, _STRIP // tile.shape[1])
+        tops = range(0, len(tile), height)
+        return torch.cat([whole(left[:, top : top + height], right, tile[top : top + height]) for top in tops])
+
+    if compiled:
+        fast = _compile(whole)
+        if _runs(fast, few=few):
+            return fast
+    return by_strips
+
+
+def _compile(program: _Program) -> _Program:
+    """One program for tiles of any size, with the widths as constants; each kernel has its own."""
+    fast: _Program = torch.compile(program, dynamic=True)
+
+    def run(left: Tensor, right: Tensor, tile: Tensor) -> Tensor:
+        with torch._dynamo.config.patch(specialize_float=True, recompile_limit=64):
+            return fast(left, right, tile)
+
+    return run
+
+
+def _runs(program: _Program, *, few: bool) -> bool:
+    """Whether a compiled program can be made here: there may be no compiler for C++."""
+    sample = torch.rand(2 if few else 0, 48)
+    try:
+        program(sample, sample[:, :40].clone(), torch.rand(48, 40))
+    except RuntimeError:
+        return False
+    return True
+
+
+def _differences(left: Tensor, right: Tensor) -> Tensor:
+    """Squared distances between points (K, n) and (K, m), one number a time."""
+    squared = (left[0][:, None] - right[0]).square()
+    for number in range(1, len(left)):
+        difference = left[number][:, None] - right[number]
+        squared = torch.addcmul(squared, difference, difference)
+    return squared
