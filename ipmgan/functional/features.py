@@ -59,8 +59,8 @@ def mmd2_features(x: Tensor, y: Tensor, frequencies: Tensor, *, unbiased: bool =
 
     V is the V-statistic under the approximate kernel; the U-statistic (`unbiased`) follows from k(x, x), which is
     exact. For given samples V is right on average over the frequencies, with a standard deviation of at most 2·MMD/√F
-    for F frequencies a width, whatever the dimension; that of the U-statistic is at most √(W/F)/(N-1) more, for W widths
-    and N = M.
+    for F frequencies a width, whatever the dimension; that of the U-statistic is at most √(W/F)/(N-1) more, for W
+    widths and N = M.
 
     Arguments: `x` (N, K), `y` (M, K), `frequencies` (widths, F, K) from `frequencies`. Returns a scalar, in the
     kernel's unit. Raises `UsageError` on other shapes, and for fewer than two samples a side where unbiased.

@@ -1,7 +1,7 @@
-"""One tile of pairs on CUDA: squared distances, kernel values and slopes in one Triton kernel, none of them kept.
+"""One tile of pairs on CUDA: squared distances, values and slopes in one Triton kernel, and forces in another.
 
-Every program takes a square of pairs, walks along the numbers of their samples and sums squared differences, so that
-nothing cancels. Importing this module needs Triton.
+Every program takes a square of pairs and walks along the numbers of their samples, or a square of forces and walks
+along the other samples; it sums differences, so that nothing cancels. Importing this module needs Triton.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import triton.language as tl
 from torch import Tensor
 
 from ipmgan.functional.kernels import Mixture
+from ipmgan.functional.tiles import Block
 
 SIDE = 64
 """Pairs along the side of what one program takes."""
+_OPTIONS = {"num_warps": 8, "enable_fp_fusion": True}
 
 
 @triton.jit
@@ -80,24 +82,57 @@ def _fill(
         tl.store(tile + row.to(tl.int64)[:, None] * m + column[None, :], slope, mask=inside)
 
 
-def weigh(left: Tensor, right: Tensor, tile: Tensor, kernel: Mixture, *, slopes: bool) -> Tensor:
-    """Fill a tile (n, m) with slopes, if they are wanted; return the sums of the rows of its values, in float64."""
-    n, m = tile.shape
-    grid = (triton.cdiv(n, SIDE), triton.cdiv(m, SIDE))
-    sums = tile.new_empty(grid[1], n)
-    _fill[grid](
-        left.T.contiguous(),
-        right.T.contiguous(),
-        tile,
-        sums,
-        n,
-        m,
-        left.shape[1],
-        KIND=kernel.name,
-        WIDTHS=kernel.widths,
-        SLOPES=slopes,
-        SIDE=SIDE,
-        num_warps=8,
-        enable_fp_fusion=True,
-    )
-    return sums.sum(0, dtype=torch.float64)
+@triton.jit
+def _gather(
+    force: tl.tensor,
+    points: tl.tensor,
+    others: tl.tensor,
+    slopes: tl.tensor,
+    scale: tl.tensor,
+    n: tl.tensor,
+    m: tl.tensor,
+    numbers: tl.tensor,
+    row_step: tl.tensor,
+    column_step: tl.tensor,
+    SIDE: tl.constexpr,
+) -> None:
+    """Add scale · Σ_j slopes_ij (points_i - others_j) to (n, numbers) forces; `others` is (m, numbers)."""
+    row = tl.program_id(0) * SIDE + tl.arange(0, SIDE)
+    number = tl.program_id(1) * SIDE + tl.arange(0, SIDE)
+    at = row.to(tl.int64)[:, None] * numbers + number[None, :]
+    inside = (row < n)[:, None] & (number < numbers)[None, :]
+    point = tl.load(points + at, mask=inside, other=0)
+    total = tl.zeros((SIDE, SIDE), dtype=force.dtype.element_ty)
+    slope_at, other_at = slopes + row.to(tl.int64) * row_step, others + number
+    for _ in range(m):
+        slope = tl.load(slope_at, mask=row < n, other=0)
+        other = tl.load(other_at, mask=number < numbers, other=0)
+        total += slope[:, None] * (point - other[None, :])
+        slope_at += column_step
+        other_at += numbers
+    tl.store(force + at, tl.load(force + at, mask=inside, other=0) + scale * total, mask=inside)
+
+
+class Device:
+    """A CUDA device: one kernel for the slopes of a tile and one for its forces, neither with a product to cancel."""
+
+    def __init__(self, kernel: Mixture, *, slopes: bool) -> None:
+        self.kernel = kernel
+        self._slopes = slopes
+
+    def weigh(self, first: Block, second: Block, tile: Tensor) -> tuple[Tensor, Tensor]:
+        """The sums of the rows of the values, and the tile filled with slopes, if they are wanted."""
+        n, m = tile.shape
+        grid = (triton.cdiv(n, SIDE), triton.cdiv(m, SIDE))
+        sums = tile.new_empty(grid[1], n)
+        columns = first.points.T.contiguous(), second.points.T.contiguous()
+        choice = {"KIND": self.kernel.name, "WIDTHS": self.kernel.widths, "SLOPES": self._slopes, "SIDE": SIDE}
+        _fill[grid](*columns, tile, sums, n, m, first.points.shape[1], **choice, **_OPTIONS)
+        return sums.sum(0, dtype=torch.float64), tile
+
+    def push(self, block: Block, others: Tensor, slopes: Tensor, scale: float) -> None:
+        """Add scale · Σ_j φ'_ij (x_i - z_j) to the force on each sample of a block."""
+        n, numbers = block.points.shape
+        grid = (triton.cdiv(n, SIDE), triton.cdiv(numbers, SIDE))
+        sizes = n, len(others), numbers, *slopes.stride()
+        _gather[grid](block.force, block.points, others, slopes, scale, *sizes, SIDE=SIDE, **_OPTIONS)

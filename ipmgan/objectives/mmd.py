@@ -52,9 +52,9 @@ class MMD(Objective):
     move while it is minimised.
 
     Value and gradient are exact and take O(N K) memory for N samples of K numbers: no N x N matrix is held, and large
-    batches cost time alone, O(N² K). `features=F` instead takes F random waves for each width (the same at every step,
-    by `features_seed`): time O(N F K), and MMD² off by a standard deviation of at most 2 MMD/√F. Not for `energy`, which
-    has no spectral law, nor for `linear`.
+    batches cost time alone, O(N² K). `features=F` takes F random waves for each width instead (the same at every step,
+    by `features_seed`): time O(N F K), with an error of MMD² of at most 2 MMD/√F, one standard deviation, for `biased`.
+    It is not for `energy`, which has no spectral law, nor for `linear`.
 
     Departs from MMD GAN in leaving out its decoder and its clipping (an enforcer's work), and from GMMN in nothing
     that `kernel=gmmn,estimator=root` does not restore.
