@@ -60,6 +60,9 @@ class Schedule:
     seed: int = option(0, help="decides initial weights, data order and every draw", at_least=0, at_most=2**62)
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps")
     precision: str = option("float32", help="of the networks' forward passes", choices=("float32", "bf16"))
+    compile: str = option(
+        "auto", help="compile the training step; auto: where the run is long enough", choices=("auto", "on", "off")
+    )
     log_every: int = option(100, help="generator steps between lines of metrics", at_least=1)
     sample_every: int = option(1000, help="generator steps between sample pictures and metrics", at_least=1)
     checkpoint_every: int = option(1000, help="generator steps between checkpoints", at_least=1)

@@ -52,6 +52,16 @@ def mlp(*widths: int, dtype: torch.dtype = torch.float32) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+def penalise(
+    enforcer: LipschitzEnforcer, critic: nn.Module, real: Tensor, fake: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """The penalty with the random numbers that it asks for, if there is a generator to draw them from."""
+    drawn = None if generator is None else enforcer.draw(real, generator)
+    penalty = enforcer.penalty(critic, real, fake, drawn)
+    assert penalty is not None
+    return penalty
+
+
 def half_square(x: Tensor) -> Tensor:
     return x.square().flatten(1).sum(1) / 2
 
@@ -90,7 +100,8 @@ def test_only_the_penalty_penalises_and_only_the_projections_project(cls: type[L
     critic, enforcer = mlp(2, 8, 1), cls()
     before = copy.deepcopy(critic.state_dict())
     assert enforcer.prepare(critic) is critic
-    penalty = enforcer.penalty(critic, torch.ones(4, 2), torch.zeros(4, 2), generator=rng())
+    real, fake = torch.ones(4, 2), torch.zeros(4, 2)
+    penalty = enforcer.penalty(critic, real, fake, enforcer.draw(real, rng()))
     assert (penalty is not None) == (cls is GradientPenalty)
     enforcer.after_step(critic)
     moved = any(not torch.equal(before[key], value) for key, value in critic.state_dict().items())
@@ -267,13 +278,13 @@ def test_the_penalty_of_a_linear_critic(a: tuple[float, float], two: float, one:
     for sides, value in (("two", two), ("one", one)):
         for points in ("between", "real", "fake"):
             penalty = GradientPenalty(weight=1.0, sides=sides, points=points)
-            got = penalty.penalty(linear(*a), real, fake, generator=rng())
+            got = penalise(penalty, linear(*a), real, fake, generator=rng())
             assert number(got) == pytest.approx(value, abs=1e-12)
 
 
 def test_the_gradient_of_the_penalty_reaches_the_weights() -> None:
     critic = linear(3.0, 4.0)
-    penalty = GradientPenalty(weight=1.0).penalty(critic, normal(4, 2), normal(4, 2, seed=1), generator=rng())
+    penalty = penalise(GradientPenalty(weight=1.0), critic, normal(4, 2), normal(4, 2, seed=1), generator=rng())
     penalty.backward()
     assert critic.weight.grad is not None
     assert critic.weight.grad.flatten().tolist() == pytest.approx([4.8, 6.4])
@@ -298,7 +309,7 @@ def test_the_penalty_averaged_over_the_segment() -> None:
 def test_the_drawn_penalty_agrees_with_its_mean() -> None:
     """Its standard error is 5 / sqrt(40000) at most: six of them, a false alarm in 1e8 runs."""
     real = SHIFT.expand(40_000, 2)
-    drawn = GradientPenalty(weight=1.0).penalty(Critic(), real, torch.zeros_like(real), generator=rng())
+    drawn = penalise(GradientPenalty(weight=1.0), Critic(), real, torch.zeros_like(real), generator=rng())
     assert number(drawn) == pytest.approx(13 / 3, abs=0.15)
 
 
@@ -317,7 +328,7 @@ def test_the_optimum_of_a_penalised_linear_critic(
     def closure() -> Tensor:
         optimizer.zero_grad()
         value = critic(fake).mean() - critic(real).mean()
-        value = value + penalty.penalty(critic, real, fake, generator=rng())
+        value = value + penalise(penalty, critic, real, fake, generator=rng())
         value.backward()
         return value
 
@@ -343,7 +354,7 @@ def test_the_norm_is_over_all_axes_of_each_sample() -> None:
 
 def test_each_sample_has_its_own_weight_and_one_for_all_its_numbers() -> None:
     critic, real = Critic(), torch.ones(64, 3, 4)
-    GradientPenalty().penalty(critic, real, torch.zeros_like(real), generator=rng())
+    penalise(GradientPenalty(), critic, real, torch.zeros_like(real), generator=rng())
     weights = critic.points.flatten(1)
     assert torch.equal(weights, weights[:, :1].expand_as(weights))
     assert len(weights[:, 0].unique()) == 64
@@ -355,19 +366,19 @@ def test_the_given_generator_is_drawn_from_and_the_global_one_is_not() -> None:
     critic, real, state = Critic(), torch.ones(8, 2), torch.get_rng_state()
     seen = []
     for seed in (1, 1, 2):
-        GradientPenalty().penalty(critic, real, -real, generator=rng(seed))
+        penalise(GradientPenalty(), critic, real, -real, generator=rng(seed))
         seen.append(critic.points)
     assert torch.equal(seen[0], seen[1])
     assert not torch.equal(seen[0], seen[2])
     assert torch.equal(state, torch.get_rng_state())
-    with pytest.raises(UsageError, match="Generator"):
-        GradientPenalty().penalty(critic, real, -real)
+    with pytest.raises(UsageError, match="drawn"):
+        penalise(GradientPenalty(), critic, real, -real)
 
 
 def test_the_points_follow_the_option() -> None:
     critic, real, fake = Critic(), torch.ones(3, 2), torch.zeros(3, 2)
     for points, expected in (("real", real), ("fake", fake)):
-        GradientPenalty(points=points).penalty(critic, real, fake)
+        penalise(GradientPenalty(points=points), critic, real, fake)
         assert torch.equal(critic.points, expected)
 
 
@@ -375,7 +386,7 @@ def test_the_points_follow_the_option() -> None:
 def test_no_graph_leads_to_the_samples(points: str) -> None:
     real, fake = normal(4, 2).requires_grad_(), normal(4, 2, seed=1).requires_grad_()
     critic = mlp(2, 8, 1, dtype=torch.float64)
-    GradientPenalty(points=points).penalty(critic, real, fake * 2, generator=rng()).backward()
+    penalise(GradientPenalty(points=points), critic, real, fake * 2, generator=rng()).backward()
     assert not interpolates(real, fake, torch.ones(4)).requires_grad
     assert real.grad is None
     assert fake.grad is None
@@ -384,7 +395,7 @@ def test_no_graph_leads_to_the_samples(points: str) -> None:
 
 def test_a_slope_of_zero_has_a_finite_gradient() -> None:
     critic = linear(0.0, 0.0)
-    penalty = GradientPenalty(weight=3.0).penalty(critic, normal(4, 2), normal(4, 2, seed=1), generator=rng())
+    penalty = penalise(GradientPenalty(weight=3.0), critic, normal(4, 2), normal(4, 2, seed=1), generator=rng())
     penalty.backward()
     assert number(penalty) == 3.0
     assert critic.weight.grad is not None
@@ -403,9 +414,9 @@ def test_a_critic_that_ignores_its_input_has_slope_zero() -> None:
 def test_batch_norm_makes_the_penalty_blind_which_is_why_it_is_refused() -> None:
     critic = nn.Sequential(nn.BatchNorm1d(2, dtype=torch.float64), linear(30.0, 40.0))
     real, fake = normal(64, 2), normal(64, 2, seed=1)
-    blind = GradientPenalty(weight=1.0).penalty(critic, real, fake, generator=rng())
+    blind = penalise(GradientPenalty(weight=1.0), critic, real, fake, generator=rng())
     assert number(blind) == pytest.approx(1.0, abs=1e-6)
-    assert number(GradientPenalty(weight=1.0).penalty(critic.eval(), real, fake, generator=rng())) > 100
+    assert number(penalise(GradientPenalty(weight=1.0), critic.eval(), real, fake, generator=rng())) > 100
     assert GradientPenalty.per_sample
 
 
@@ -419,17 +430,17 @@ def test_the_batch_size_does_not_change_the_weight() -> None:
 def test_the_penalty_stays_in_float32_under_autocast() -> None:
     critic = mlp(16, 64, 64, 1)
     real, fake = normal(8, 16).float(), normal(8, 16, seed=1).float()
-    outside = GradientPenalty().penalty(critic, real, fake, generator=rng())
+    outside = penalise(GradientPenalty(), critic, real, fake, generator=rng())
     with torch.autocast("cpu", torch.bfloat16):
-        inside = GradientPenalty().penalty(critic, real, fake, generator=rng())
+        inside = penalise(GradientPenalty(), critic, real, fake, generator=rng())
         low = critic(real)
     assert low.dtype == torch.bfloat16
     assert inside.dtype == torch.float32
     assert number(inside) == number(outside)
-    wide = GradientPenalty().penalty(copy.deepcopy(critic).double(), real.double(), fake.double(), generator=rng())
+    wide = penalise(GradientPenalty(), copy.deepcopy(critic).double(), real.double(), fake.double(), generator=rng())
     assert number(outside) == pytest.approx(number(wide), rel=0.01)
     assert gradient_norms(critic, real.bfloat16()).dtype == torch.float32
-    mixed = GradientPenalty().penalty(critic, real, fake.bfloat16(), generator=rng())
+    mixed = penalise(GradientPenalty(), critic, real, fake.bfloat16(), generator=rng())
     assert number(mixed) == pytest.approx(number(outside), rel=0.01)
 
 
@@ -443,7 +454,7 @@ def test_the_penalty_can_be_evaluated_without_grad() -> None:
 )
 def test_a_critic_must_put_out_one_number_a_sample(function: object) -> None:
     with pytest.raises(PairingError, match="one number a sample"):
-        GradientPenalty().penalty(Critic(function), torch.ones(3, 2), torch.ones(3, 2), generator=rng())
+        penalise(GradientPenalty(), Critic(function), torch.ones(3, 2), torch.ones(3, 2), generator=rng())
 
 
 def test_a_column_of_outputs_is_the_same_as_a_vector() -> None:
@@ -454,7 +465,7 @@ def test_a_column_of_outputs_is_the_same_as_a_vector() -> None:
 
 def test_samples_that_do_not_pair_up_are_refused() -> None:
     with pytest.raises(UsageError, match="as many"):
-        GradientPenalty().penalty(Critic(), torch.ones(3, 2), torch.ones(4, 2), generator=rng())
+        penalise(GradientPenalty(), Critic(), torch.ones(3, 2), torch.ones(4, 2), generator=rng())
     with pytest.raises(UsageError, match="one a sample"):
         interpolates(torch.ones(3, 2), torch.ones(3, 2), torch.ones(1))
 

@@ -25,8 +25,9 @@ class Mode:
         return not self.devices or device.type in self.devices
 
 
-EAGER = Mode(name="eager", settings={})
-MODES = (EAGER,)
+EAGER = Mode(name="eager", settings={"compile": "off"})
+COMPILED = Mode(name="compiled", settings={"compile": "on"})
+MODES = (EAGER, COMPILED)
 
 
 def modes(names: list[str], device: torch.device) -> list[Mode]:
@@ -61,4 +62,4 @@ def iteration(config: RunConfig, mode: Mode) -> Iteration:
     config = attrs.evolve(config, schedule=schedule)
     check(config)
     parts = build(config)
-    return Iteration(parts=parts, step=Step(parts))
+    return Iteration(parts=parts, step=Step(parts, compile=schedule.compile == "on"))

@@ -25,6 +25,8 @@ def follow(trainer: Trainer) -> int:
     path, total = shown(trainer.run_dir.path), trainer.config.schedule.steps
     already = f", from step {trainer.step}" if trainer.step else ""
     say(f"{trainer.config.title}: {total} steps{already}, run directory {path}")
+    if trainer.compiles:
+        say("a long run: its step is compiled first, which takes a while (--compile off: as it stands)")
     console = Console()
     start, first = time.monotonic(), trainer.step
     try:

@@ -33,6 +33,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Decides weights, data order and every draw.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32, or bf16 for the networks' forward passes.")] = None,
+    compile: Annotated[str | None, typer.Option(help="Compile the step: on, off, or auto for long runs.")] = None,
     log_every: Annotated[int | None, typer.Option(help="Steps between lines of metrics.")] = None,
     sample_every: Annotated[int | None, typer.Option(help="Steps between pictures and metrics.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,

@@ -242,7 +242,8 @@ def _check_penalty(config: RunConfig, critic: nn.Module, device: torch.device) -
     twin = copy.deepcopy(critic)
     try:
         with streams.global_draws("probe", 2):
-            penalty = config.lipschitz.penalty(twin, sample[:2], sample[2:], generator=streams.at("probe", 1))
+            drawn = config.lipschitz.draw(sample[:2], streams.at("probe", 1))
+            penalty = config.lipschitz.penalty(twin, sample[:2], sample[2:], drawn)
             if penalty is None:
                 return
             # As in training: `torch.autograd.grad` would leave out the branch of a layer that cannot be differentiated.

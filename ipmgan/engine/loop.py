@@ -18,6 +18,7 @@ from ipmgan.engine.run import Run
 from ipmgan.engine.rundir import RunDir, writing
 from ipmgan.engine.state import capture, restore
 from ipmgan.engine.step import Step
+from ipmgan.engine.ways import worth_compiling
 from ipmgan.errors import CheckpointError, UsageError
 from ipmgan.lipschitz import Certificate
 from ipmgan.pictures import draw_samples
@@ -49,7 +50,8 @@ class Trainer:
         self.config = config
         self.warnings = check(config)
         self._parts = build(config)
-        self._step = Step(self._parts)
+        self.compiles = worth_compiling(config, self._parts)
+        self._step = Step(self._parts, compile=self.compiles)
         self._stop = False
 
     @classmethod

@@ -13,7 +13,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimi
 
 from ipmgan.engine.build import Parts
 from ipmgan.engine.checkpoint import Snapshot
-from ipmgan.engine.step import Step, frozen
+from ipmgan.engine.step import Step
+from ipmgan.engine.ways import frozen
 from ipmgan.errors import CheckpointError
 from ipmgan.registry import versions
 
@@ -21,7 +22,7 @@ FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 BASE = ("python", "torch", "ipmgan")
 FREE = (
     *("steps", "device", "source", "metrics", "log_every", "sample_every", "checkpoint_every"),
-    *("keep", "held_out_batches", "workers"),
+    *("keep", "held_out_batches", "workers", "compile"),
 )
 """Settings that may change between two parts of a run; the source is free as long as the data is the same."""
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable
 
 import attrs
 import torch
 from torch import Tensor, nn
 
 from ipmgan.engine.build import Parts
-from ipmgan.errors import DivergedError, PluginError
+from ipmgan.engine.guard import Guard
+from ipmgan.engine.losses import CriticLoss, GeneratorLoss, Seen
+from ipmgan.engine.ways import Backward, compiled_gradients, compiled_update
+from ipmgan.errors import DivergedError
 
 WARMUP_CRITIC_STEPS = 100
 """Critic steps in the first 25 generator steps and at every 500th, in the code of Wasserstein GAN's authors."""
@@ -28,21 +31,31 @@ class Losses:
 
 
 class Step:
-    """Runs training steps on the parts of a run, and counts them."""
+    """Runs training steps on the parts of a run, and counts them.
 
-    def __init__(self, parts: Parts) -> None:
+    Where `compile` is set, the very first step runs as it stands, which checks the plugins and lets the optimisers make
+    their state, and all others as compiled graphs.
+    """
+
+    def __init__(self, parts: Parts, *, compile: bool = False) -> None:
         self.parts = parts
         self.steps = 0
         self.critic_steps = 0
         self.last = Losses()
         self._guard = Guard(parts.device)
-        self._no_output = torch.empty(0, device=parts.device)
+        self._compile = compile
+        self._critic_loss, self._generator_loss = CriticLoss(parts), GeneratorLoss(parts)
+        self._critic_gradients: Callable[..., Seen] = Backward(self._critic_loss)
+        self._generator_gradients: Callable[..., Seen] = Backward(self._generator_loss, held=parts.critic)
+        self._critic_update, self._generator_update = self._update_critic, self._update_generator
 
     def run(self) -> None:
         """One generator step with its critic steps; raises `DivergedError` once a loss is not finite."""
+        if self._compile and self.steps:
+            self._compile_ways()
         if self.parts.critic is not None:
             for _ in range(self.critic_steps_now()):
-                self._critic_step(self.parts.critic)
+                self._critic_step()
         self._generator_step()
         self.steps += 1
 
@@ -53,50 +66,54 @@ class Step:
             return WARMUP_CRITIC_STEPS
         return schedule.n_critic
 
-    def _critic_step(self, critic: nn.Module) -> None:
+    def _critic_step(self) -> None:
         parts, config, number = self.parts, self.parts.config, self.critic_steps
         assert parts.critic_optimizer is not None
         config.critic_optimizer.schedule(parts.critic_optimizer, self.steps)
         real = parts.train.batch(self._batches_drawn())
-        with torch.no_grad(), self._precision():
-            fake = parts.generator(self._latents("critic-latents", number)).float()
-        with self._precision():
-            on_real, on_fake = critic(real).float(), critic(fake).float()
-        loss = config.objective.critic_loss(on_real, on_fake)
-        penalty = config.lipschitz.penalty(critic, real, fake, generator=parts.streams.at("penalty", number))
-        self._guard.watch(config.objective.name, "critic loss", self.steps + 1, loss)
-        if penalty is not None:
-            self._guard.watch(config.lipschitz.name, "penalty", self.steps + 1, penalty)
-        parts.critic_optimizer.zero_grad(set_to_none=True)
-        (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
-        parts.critic_optimizer.step()
-        # After the step, so that the generator never sees weights outside the constraint (Algorithm 1, lines 6 and 7).
-        with torch.no_grad():
-            config.lipschitz.after_step(critic)
-        self.last.critic_loss, self.last.penalty = loss.detach(), None if penalty is None else penalty.detach()
-        self.last.real, self.last.fake = on_real.detach(), on_fake.detach()
+        drawn = config.lipschitz.draw(real, parts.streams.at("penalty", number))
+        seen = self._critic_gradients(real, self._latents("critic-latents", number), drawn)
+        self._guard.watch(config.objective.name, "critic loss", self.steps + 1, seen["loss"])
+        if "penalty" in seen:
+            self._guard.watch(config.lipschitz.name, "penalty", self.steps + 1, seen["penalty"])
+        self._critic_update()
+        self.last.critic_loss, self.last.penalty = seen["loss"], seen.get("penalty")
+        self.last.real, self.last.fake = seen["real"], seen["fake"]
         self.critic_steps += 1
 
     def _generator_step(self) -> None:
         parts, config = self.parts, self.parts.config
         config.generator_optimizer.schedule(parts.generator_optimizer, self.steps)
-        with frozen(parts.critic):
-            with self._precision():
-                fake = parts.generator(self._latents("generator-latents", self.steps))
-                on_fake = parts.outputs(fake.float()).float()
-                on_real = self._no_output
-                if config.objective.generator_uses_real:
-                    on_real = parts.outputs(parts.train.batch(self._batches_drawn())).float()
-            loss = config.objective.generator_loss(on_real, on_fake)
-            self._guard.watch(config.objective.name, "generator loss", self.steps + 1, loss)
-            parts.generator_optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-        parts.generator_optimizer.step()
+        real = parts.train.batch(self._batches_drawn()) if config.objective.generator_uses_real else None
+        seen = self._generator_gradients(real, self._latents("generator-latents", self.steps))
+        self._guard.watch(config.objective.name, "generator loss", self.steps + 1, seen["loss"])
+        self._generator_update()
         if parts.average is not None:
             update_average(parts.average, parts.generator)
-        self.last.generator_loss = loss.detach()
+        self.last.generator_loss = seen["loss"]
         if parts.critic is None:
-            self.last.real, self.last.fake = on_real.detach(), on_fake.detach()
+            self.last.real, self.last.fake = seen["real"], seen["fake"]
+
+    def _update_critic(self) -> None:
+        parts = self.parts
+        assert parts.critic is not None
+        assert parts.critic_optimizer is not None
+        parts.critic_optimizer.step()
+        # After the step, so that the generator never sees weights outside the constraint (Algorithm 1, lines 6 and 7).
+        with torch.no_grad():
+            parts.config.lipschitz.after_step(parts.critic)
+
+    def _update_generator(self) -> None:
+        self.parts.generator_optimizer.step()
+
+    def _compile_ways(self) -> None:
+        parts, self._compile = self.parts, False
+        self._generator_gradients = compiled_gradients(self._generator_loss, self._generator_gradients)
+        self._generator_update = compiled_update(parts.generator_optimizer, None, self._generator_update)
+        if parts.critic is not None and parts.critic_optimizer is not None:
+            self._critic_gradients = compiled_gradients(self._critic_loss, self._critic_gradients)
+            project = functools.partial(parts.config.lipschitz.after_step, parts.critic)
+            self._critic_update = compiled_update(parts.critic_optimizer, project, self._critic_update)
 
     def check_finite(self) -> None:
         """Raise `DivergedError` if a loss, gradient or weight is not finite; waits for the device."""
@@ -116,24 +133,6 @@ class Step:
         own = self.steps if self.parts.config.objective.generator_uses_real else 0
         return self.critic_steps + own
 
-    def _precision(self) -> torch.autocast:
-        """Autocast for the networks' forward passes; losses, penalties and updates stay outside, in float32."""
-        enabled = self.parts.config.schedule.precision == "bf16"
-        return torch.autocast(self.parts.device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
-@contextlib.contextmanager
-def frozen(critic: nn.Module | None) -> Iterator[None]:
-    """Freeze the critic's parameters, so that the generator's backward pass computes no gradient for them."""
-    trainable = [p for p in critic.parameters() if p.requires_grad] if critic is not None else []
-    for p in trainable:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in trainable:
-            p.requires_grad_(True)
-
 
 def update_average(average: torch.optim.swa_utils.AveragedModel, generator: nn.Module) -> None:
     """Move the averaged parameters towards the generator's, and take over its buffers (such as batch statistics).
@@ -152,39 +151,3 @@ def update_average(average: torch.optim.swa_utils.AveragedModel, generator: nn.M
         for mean, now in zip(average.module.buffers(), generator.buffers(), strict=True):
             mean.copy_(now)
         average.n_averaged += 1
-
-
-class Guard:
-    """Watches that losses stay finite: at once on the CPU, at the next `check` where reading one stalls a device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._immediate = device.type == "cpu"
-        self._bad: dict[tuple[str, str], Tensor] = {}
-
-    def watch(self, plugin: str, term: str, step: int, loss: Tensor) -> None:
-        """Raise `PluginError` for what is no loss and, now or at `check`, `DivergedError` for one not finite."""
-        if not isinstance(loss, Tensor):
-            raise PluginError(f"the {term} of {plugin} must be a scalar tensor, not a {type(loss).__name__}")
-        if loss.dim() != 0 or not loss.is_floating_point() or not loss.requires_grad:
-            raise PluginError(
-                f"the {term} of {plugin} must be a scalar of floating point with a graph, not shape "
-                f"{tuple(loss.shape)}, {loss.dtype}, requires_grad={loss.requires_grad}"
-            )
-        if self._immediate:
-            if not torch.isfinite(loss):
-                raise _diverged(plugin, term, step)
-            return
-        first = self._bad.setdefault((plugin, term), torch.full((), -1, device=loss.device))
-        first.copy_(torch.where((first < 0) & ~torch.isfinite(loss.detach()), step, first))
-
-    def check(self) -> None:
-        """Raise `DivergedError` for the first loss that was not finite; waits for the device."""
-        steps = {key: int(first) for key, first in self._bad.items()}
-        bad = {key: step for key, step in steps.items() if step >= 0}
-        if bad:
-            plugin, term = min(bad, key=bad.__getitem__)
-            raise _diverged(plugin, term, bad[plugin, term])
-
-
-def _diverged(plugin: str, term: str, step: int) -> DivergedError:
-    return DivergedError(f"the {term} of {plugin} is not finite at step {step}: lower --lr, or check the data")

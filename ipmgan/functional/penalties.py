@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from ipmgan.errors import PairingError, UsageError
 from ipmgan.functional.tensors import at_least_float32
@@ -69,16 +72,50 @@ def gradient_norms(critic: Callable[[Tensor], Tensor], points: Tensor) -> Tensor
     [5.0, 0.0]
     """
     with torch.autocast(points.device.type, enabled=False), torch.enable_grad():
-        points = at_least_float32(points.detach()).requires_grad_()
-        out = critic(points)
-        if out.dim() == 0 or out.numel() != len(points) or len(out) != len(points):
-            raise PairingError(
-                f"a gradient penalty needs one number a sample from the critic, which gave {tuple(out.shape)} for "
-                f"{len(points)} samples: the slope of several outputs, or of their mean, is another quantity"
-            )
-        (gradient,) = torch.autograd.grad(out.sum(), points, create_graph=True, materialize_grads=True)
+        points = at_least_float32(points.detach())
+        with _Masks():
+            gradient = _gradient(lambda x: _one_each(critic(x), len(x)).sum(), points)
         norms: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
         return norms
+
+
+def _one_each(out: Tensor, count: int) -> Tensor:
+    if out.dim() == 0 or out.numel() != count or len(out) != count:
+        raise PairingError(
+            f"a gradient penalty needs one number a sample from the critic, which gave {tuple(out.shape)} for "
+            f"{count} samples: the slope of several outputs, or of their mean, is another quantity"
+        )
+    return out
+
+
+def _gradient(function: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
+    """The gradient of a scalar, itself differentiable; by torch.func where the function is compiled or transformed."""
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        transformed: Tensor = torch.func.grad(function)(points)
+        return transformed
+    points.requires_grad_()
+    (gradient,) = torch.autograd.grad(function(points), points, create_graph=True, materialize_grads=True)
+    return gradient
+
+
+class _Masks(TorchFunctionMode):
+    """Rectifies by a mask instead of ReLU and leaky ReLU: the same values and slopes, to the bit.
+
+    Autograd does not know that their second derivative is 0, and would carry zeros through every layer below.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (functional.relu, torch.relu, Tensor.relu):
+            return torch.where(args[0] <= 0, 0, args[0])
+        if func is functional.leaky_relu:
+            return _leaky(*args, **kwargs or {})
+        return func(*args, **kwargs or {})
+
+
+def _leaky(x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    return torch.where(x > 0, x, negative_slope * x)
 
 
 def slope_penalty(norms: Tensor, *, target: float = 1.0, one_sided: bool = False) -> Tensor:

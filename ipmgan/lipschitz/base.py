@@ -30,10 +30,18 @@ class LipschitzEnforcer(Plugin):
         """The critic, reparametrised where the constraint asks for it; called once, before the optimiser is made."""
         return critic
 
-    def penalty(
-        self, critic: nn.Module, real: Tensor, fake: Tensor, *, generator: torch.Generator | None = None
-    ) -> Tensor | None:
-        """A scalar to add to the critic's loss, or None. `real` and `fake` are samples, (N, ...), without graph."""
+    def draw(self, real: Tensor, generator: torch.Generator) -> Tensor | None:
+        """The random numbers that one penalty needs, for so many samples, or None.
+
+        Drawn apart from it, since what is compiled, or runs for many seeds at once, cannot draw from a generator.
+        """
+        return None
+
+    def penalty(self, critic: nn.Module, real: Tensor, fake: Tensor, drawn: Tensor | None = None) -> Tensor | None:
+        """A scalar to add to the critic's loss, or None.
+
+        `real` and `fake` are samples, (N, ...), without graph; `drawn` is what `draw` returned.
+        """
         return None
 
     def after_step(self, critic: nn.Module) -> None:

@@ -44,21 +44,26 @@ class GradientPenalty(LipschitzEnforcer):
     sides: str = option("two", help="charge slopes on both sides of the target, or only above", choices=("two", "one"))
     points: str = option("between", help="where the slope is taken", choices=("between", "real", "fake"))
 
-    def penalty(
-        self, critic: nn.Module, real: Tensor, fake: Tensor, *, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def draw(self, real: Tensor, generator: torch.Generator) -> Tensor | None:
+        """One eps a sample, (N,), where points lie between."""
+        if self.points != "between":
+            return None
+        dtype = torch.promote_types(real.dtype, torch.float32)
+        return torch.rand(len(real), generator=generator, device=generator.device, dtype=dtype).to(real.device)
+
+    def penalty(self, critic: nn.Module, real: Tensor, fake: Tensor, drawn: Tensor | None = None) -> Tensor:
         """The weighted penalty, a scalar, of samples (N, ...).
 
-        Raises `UsageError` where points between cannot be drawn, and `PairingError` where the critic is not scalar.
+        Raises `UsageError` where points between were not drawn, and `PairingError` where the critic is not scalar.
         """
-        norms = gradient_norms(critic, self._points(real, fake, generator))
+        norms = gradient_norms(critic, self._points(real, fake, drawn))
         return self.weight * slope_penalty(norms, target=self.target, one_sided=self.sides == "one")
 
-    def _points(self, real: Tensor, fake: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _points(self, real: Tensor, fake: Tensor, drawn: Tensor | None) -> Tensor:
         if self.points != "between":
             return real if self.points == "real" else fake
-        if generator is None:
-            raise UsageError("a gradient penalty draws its points: give it a torch.Generator, generator=...")
-        dtype = torch.promote_types(real.dtype, torch.float32)
-        epsilon = torch.rand(len(real), generator=generator, device=generator.device, dtype=dtype)
-        return interpolates(real, fake, epsilon.to(real.device))
+        if drawn is None:
+            raise UsageError(
+                "a gradient penalty between samples needs its weights: penalty(..., drawn=draw(real, rng))"
+            )
+        return interpolates(real, fake, drawn)

@@ -1,0 +1,92 @@
+"""What a critic step and a generator step minimise, each as a module over real samples, latents and random numbers.
+
+They draw nothing and update nothing, so that the same code runs as it stands, compiled, or for many seeds at once.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ipmgan.engine.build import Parts
+from ipmgan.errors import PluginError
+
+Seen = dict[str, Tensor]
+"""What a step leaves to look at, without graph: the ``loss``, the ``penalty``, the critic's outputs ``real``, ``fake``.
+
+A table of those that there are, since torch's transforms return nothing but tensors."""
+
+
+class Loss(nn.Module):
+    """Maps a step's inputs to the scalar that is minimised, and to what is looked at."""
+
+    trained: str
+    """The network whose weights the scalar is minimised over."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self.generator, self.critic = parts.generator, parts.critic
+        self.config, self.device_type = parts.config, parts.device.type
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """The trained weights by their names in this module."""
+        prefix = f"{self.trained}."
+        return {name: p for name, p in self.named_parameters() if name.startswith(prefix) and p.requires_grad}
+
+    def precision(self) -> torch.autocast:
+        """Autocast for the networks' forward passes; losses, penalties and updates stay outside, in float32."""
+        enabled = self.config.schedule.precision == "bf16"
+        return torch.autocast(self.device_type, dtype=torch.bfloat16, enabled=enabled)
+
+
+class CriticLoss(Loss):
+    """The objective's critic loss on a real and a generated batch, and the enforcer's penalty."""
+
+    trained = "critic"
+
+    def forward(self, real: Tensor, latents: Tensor, drawn: Tensor | None) -> tuple[Tensor, Seen]:
+        """The scalar to minimise; `drawn` are the enforcer's random numbers."""
+        objective, enforcer, critic = self.config.objective, self.config.lipschitz, self.critic
+        assert critic is not None
+        with torch.no_grad(), self.precision():
+            fake = self.generator(latents).float()
+        with self.precision():
+            on_real, on_fake = critic(real).float(), critic(fake).float()
+        loss = scalar(objective.name, "critic loss", objective.critic_loss(on_real, on_fake))
+        penalty = enforcer.penalty(critic, real, fake, drawn)
+        seen = {"loss": loss.detach(), "real": on_real.detach(), "fake": on_fake.detach()}
+        if penalty is None:
+            return loss, seen
+        scalar(enforcer.name, "penalty", penalty)
+        return loss + penalty, seen | {"penalty": penalty.detach()}
+
+
+class GeneratorLoss(Loss):
+    """The objective's generator loss; without a critic, on the samples themselves."""
+
+    trained = "generator"
+
+    def forward(self, real: Tensor | None, latents: Tensor) -> tuple[Tensor, Seen]:
+        """The scalar to minimise; `real` is a batch where the objective's generator loss uses it."""
+        objective = self.config.objective
+        with self.precision():
+            fake = self.generator(latents)
+            on_fake = self._outputs(fake.float())
+            on_real = on_fake.new_empty(0) if real is None else self._outputs(real)
+        loss = scalar(objective.name, "generator loss", objective.generator_loss(on_real, on_fake))
+        return loss, {"loss": loss.detach(), "real": on_real.detach(), "fake": on_fake.detach()}
+
+    def _outputs(self, samples: Tensor) -> Tensor:
+        return (samples.flatten(1) if self.critic is None else self.critic(samples)).float()
+
+
+def scalar(plugin: str, term: str, loss: Tensor) -> Tensor:
+    """The loss; raises `PluginError` for what is none."""
+    if not isinstance(loss, Tensor):
+        raise PluginError(f"the {term} of {plugin} must be a scalar tensor, not a {type(loss).__name__}")
+    if loss.dim() != 0 or not loss.is_floating_point() or not loss.requires_grad:
+        raise PluginError(
+            f"the {term} of {plugin} must be a scalar of floating point with a graph, not shape "
+            f"{tuple(loss.shape)}, {loss.dtype}, requires_grad={loss.requires_grad}"
+        )
+    return loss
