@@ -122,13 +122,14 @@ def test_batch_statistics_move_alike(critic: str, monkeypatch: pytest.MonkeyPatc
 
 def test_a_pure_function_gives_the_gradients_of_a_backward_pass() -> None:
     step = run(False, steps=1, objective="wgan", lipschitz="gp")
-    parts, loss = step.parts, step._critic_loss
+    parts, loss = step.parts, step.critic_loss
     real = parts.train.batch(7)
     inputs = (real, torch.randn(6, 2, generator=torch.Generator().manual_seed(0)), torch.linspace(0, 1, 6))
     seen = ways.Backward(loss)(*inputs)
     expected = {name: p.grad.clone() for name, p in loss.weights().items() if p.grad is not None}
     assert len(expected) == len(loss.weights())
-    again = ways.Functional(loss)(*inputs)
+    way = ways.Functional(ways.pure(loss), loss.weights(), loss.held(), dict(loss.named_buffers()))
+    again = way(*inputs)
     for name, p in loss.weights().items():
         torch.testing.assert_close(p.grad, expected[name], atol=1e-6, rtol=1e-5)
     assert seen.keys() == again.keys() == {"loss", "penalty", "real", "fake"}

@@ -12,19 +12,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ipmgan.cli.output import plain, print_json, say, shown
 from ipmgan.engine.loop import Trainer
 from ipmgan.engine.plan import MIB, Plan
+from ipmgan.engine.replicates import Replicates
 from ipmgan.engine.signals import stopping
 from ipmgan.reports.curves import draw_curves
 
 Record = Mapping[str, Any]
 
 
-def follow(trainer: Trainer) -> int:
+def follow(trainer: Trainer | Replicates) -> int:
     """Train while showing how it goes, say where everything lies, and return the exit code."""
     for warning in trainer.warnings:
         say(f"warning: {warning}", err=True)
     path, total = shown(trainer.run_dir.path), trainer.config.schedule.steps
     already = f", from step {trainer.step}" if trainer.step else ""
-    say(f"{trainer.config.title}: {total} steps{already}, run directory {path}")
+    seeds = f" of {len(trainer.trainers)} seeds" if isinstance(trainer, Replicates) else ""
+    say(f"{trainer.config.title}: {total} steps{already}{seeds}, run directory {path}")
     if trainer.compiles:
         say("a long run: its step is compiled first, which takes a while (--compile off: as it stands)")
     console = Console()
@@ -39,11 +41,15 @@ def follow(trainer: Trainer) -> int:
     if caught.signal is not None and not trainer.finished:
         say(f"stopped and saved at step {trainer.step}; go on with: ipmgan resume {path}")
         return caught.exit_code
-    _summary(trainer, time.monotonic() - start, trainer.step - first)
+    say(f"done: {trainer.step - first} steps in {time.monotonic() - start:.0f} s")
+    if isinstance(trainer, Replicates):
+        _compare(trainer)
+    else:
+        _summary(trainer)
     return 0
 
 
-def _live(trainer: Trainer, console: Console) -> Iterator[None]:
+def _live(trainer: Trainer | Replicates, console: Console) -> Iterator[None]:
     columns = (
         BarColumn(bar_width=10),
         MofNCompleteColumn(),
@@ -62,7 +68,7 @@ def _live(trainer: Trainer, console: Console) -> Iterator[None]:
             yield
 
 
-def _plain(trainer: Trainer) -> Iterator[None]:
+def _plain(trainer: Trainer | Replicates) -> Iterator[None]:
     total = trainer.config.schedule.steps
     for record in trainer:
         if record is not None:
@@ -75,22 +81,35 @@ def _rate(record: Record) -> str:
     return f"{record['steps_per_second']:.3g} steps/s"
 
 
-def _short(trainer: Trainer, record: Record) -> str:
+def _short(trainer: Trainer | Replicates, record: Record) -> str:
     """What leaves the live line within 80 columns."""
     return f"{trainer.config.objective.estimates.name} {record['held_out_estimate']:.3g} held out"
 
 
-def _state(trainer: Trainer, record: Record) -> str:
+def _state(trainer: Trainer | Replicates, record: Record) -> str:
     name = trainer.config.objective.estimates.name
     parts = [f"{name} {record.get('estimate', float('nan')):.4g} (held out {record['held_out_estimate']:.4g})"]
     parts += [f"{metric.name} {record[metric.name]:.4g}" for metric in trainer.config.metrics if metric.name in record]
     return "  ".join(parts)
 
 
-def _summary(trainer: Trainer, seconds: float, done: int) -> None:
+def _compare(replicates: Replicates) -> None:
+    """The mean, the spread and the worst of the seeds."""
+    records = replicates.run_dir.metrics()
+    names = ["held_out_estimate", *(metric.name for metric in replicates.config.metrics)]
+    for name in (name for name in names if records and name in records[-1]):
+        last, worst = records[-1], records[-1]["worst"][name]
+        spread = f"mean {_number(last[name])}, standard deviation {_number(last['sd'][name])}"
+        _line(name, f"{spread}, worst {_number(worst['value'])} (seed {worst['seed']})")
+    for seed, why in replicates.diverged.items():
+        _line(f"seed {seed}", f"given up: {why}")
+    _line("means", shown(replicates.run_dir.metrics_file))
+    _line("each seed", shown(replicates.trainers[0].run_dir.path))
+
+
+def _summary(trainer: Trainer) -> None:
     run = trainer.run_dir
     records = run.metrics()
-    say(f"done: {done} steps in {seconds:.0f} s")
     if records:
         for label, value in _results(trainer, records[-1]):
             _line(label, value)

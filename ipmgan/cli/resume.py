@@ -12,8 +12,10 @@ def resume(
     run: Annotated[Path, typer.Argument(help="The run's directory.")],
     steps: Annotated[int | None, typer.Option(help="A new total of generator steps.")] = None,
 ) -> None:
-    """Go on with a run from its last valid checkpoint, as if it had not stopped."""
+    """Go on with a run, or with replicates, from the last valid checkpoint, as if it had not stopped."""
     from ipmgan.cli.display import follow
     from ipmgan.engine.loop import Trainer
+    from ipmgan.engine.replicates import Replicates
 
-    raise typer.Exit(follow(Trainer.resume(run, steps=steps)))
+    kind = Replicates if Replicates.at(run) else Trainer
+    raise typer.Exit(follow(kind.resume(run, steps=steps)))

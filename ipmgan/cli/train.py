@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 SELECTION = "name:key=value,..."
+NOT_SETTINGS = ("out", "replicates", "dry_run", "json")
 
 
 def train(
@@ -34,6 +35,7 @@ def train(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32, or bf16 for the networks' forward passes.")] = None,
     compile: Annotated[str | None, typer.Option(help="Compile the step: on, off, or auto for long runs.")] = None,
+    replicates: Annotated[int, typer.Option(help="So many seeds at once, from --seed on.", min=1)] = 1,
     log_every: Annotated[int | None, typer.Option(help="Steps between lines of metrics.")] = None,
     sample_every: Annotated[int | None, typer.Option(help="Steps between pictures and metrics.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
@@ -46,7 +48,7 @@ def train(
 
     What is not given comes from the preset, the file, and the defaults of the papers behind the chosen plugins.
     """
-    settings: dict[str, Any] = {key: value for key, value in locals().items() if key not in ("out", "dry_run", "json")}
+    settings: dict[str, Any] = {key: value for key, value in locals().items() if key not in NOT_SETTINGS}
     from ipmgan.config import configure
 
     resolved = configure(**settings)
@@ -59,4 +61,4 @@ def train(
     from ipmgan.cli.display import follow
     from ipmgan.engine.loop import Trainer
 
-    raise typer.Exit(follow(Trainer(resolved, out=out)))
+    raise typer.Exit(follow(Trainer(resolved, out=out, replicates=replicates)))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ipmgan.config import RunConfig
-from ipmgan.data.base import Sampler, SampleSpec
+from ipmgan.data.base import Resident, Sampler, Samples, SampleSpec
 from ipmgan.engine.feed import Feed, fingerprint
 from ipmgan.engine.streams import Streams
 from ipmgan.errors import DataError, PairingError, PluginError, UsageError
@@ -201,10 +201,29 @@ def _warnings(config: RunConfig) -> list[str]:
     ]
 
 
-def build(config: RunConfig) -> Parts:
-    """The live objects, on their device; call `check` first."""
+@attrs.frozen(kw_only=True, eq=False)
+class Data:
+    """Both splits of a source, and what tells the training samples from others."""
+
+    train: Samples
+    held_out: Samples
+    fingerprint: str
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Data:
+        """The data of a run, on its device where it is held in memory."""
+        device = choose_device(config.schedule.device)
+        train, held_out = config.source.open("train"), config.source.open("held-out")
+        told = fingerprint(train)
+        train, held_out = (part.to(device) if isinstance(part, Resident) else part for part in (train, held_out))
+        return cls(train=train, held_out=held_out, fingerprint=told)
+
+
+def build(config: RunConfig, data: Data | None = None) -> Parts:
+    """The live objects, on their device; call `check` first. `data` saves opening the source once more."""
     schedule = config.schedule
     device = choose_device(schedule.device)
+    data = data or Data.of(config)
     streams = Streams(schedule.seed, device)
     generator, critic = (net and net.to(device) for net in make_networks(config, streams))
     assert generator is not None
@@ -214,7 +233,7 @@ def build(config: RunConfig) -> Parts:
     average = None
     if schedule.average:
         average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(schedule.average))  # type: ignore[no-untyped-call]
-    data, held_out = config.source.open("train"), config.source.open("held-out")
+    held_out = data.held_out
     held_out_batch = schedule.batch if isinstance(held_out, Sampler) else min(schedule.batch, len(held_out))
     if held_out_batch < min(schedule.batch, max(config.objective.min_batch, 2)):
         raise DataError(f"{held_out_batch} held-out samples are too few: hold more out, or give more data")
@@ -227,9 +246,9 @@ def build(config: RunConfig) -> Parts:
         average=average,
         generator_optimizer=config.generator_optimizer.make(list(generator.parameters())),
         critic_optimizer=None if critic is None else config.critic_optimizer.make(list(critic.parameters())),
-        train=Feed(data, schedule.batch, streams, "train", schedule.workers),
+        train=Feed(data.train, schedule.batch, streams, "train", schedule.workers),
         held_out=Feed(held_out, held_out_batch, streams, "held-out"),
-        fingerprint=fingerprint(data),
+        fingerprint=data.fingerprint,
     )
 
 

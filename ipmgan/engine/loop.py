@@ -12,7 +12,7 @@ import torch
 
 from ipmgan.config import RunConfig, configure
 from ipmgan.engine import checkpoint
-from ipmgan.engine.build import build, check
+from ipmgan.engine.build import Data, build, check
 from ipmgan.engine.measure import Clock, certify, generate, measure, quality
 from ipmgan.engine.run import Run
 from ipmgan.engine.rundir import RunDir, writing
@@ -32,43 +32,63 @@ class Trainer:
 
     The settings are those of `configure`, over a TOML file if `config` names one; or `config` is all of it. The
     directory is `out`, or a new one under ``runs/``. Parts that do not fit together raise a `UsageError` before
-    anything is allocated.
+    anything is allocated. With more than one of `replicates`, what is made is a `Replicates` of so many seeds.
     """
 
+    def __new__(cls, *arguments: Any, replicates: int = 1, **settings: Any) -> Any:
+        if replicates == 1:
+            return super().__new__(cls)
+        from ipmgan.engine.replicates import Replicates  # It is made of trainers.
+
+        return Replicates(*arguments, replicates=replicates, **settings)
+
     def __init__(
-        self, config: RunConfig | str | Path | None = None, *, out: str | Path | None = None, **settings: Any
+        self,
+        config: RunConfig | str | Path | None = None,
+        *,
+        out: str | Path | None = None,
+        replicates: int = 1,
+        **settings: Any,
     ) -> None:
-        if isinstance(config, RunConfig) and settings:
-            raise UsageError(f"a RunConfig is complete: {', '.join(settings)} cannot be given beside it")
+        self._start(resolved(config, settings), out)
+
+    @classmethod
+    def start(cls, config: RunConfig, out: str | Path, data: Data) -> Trainer:
+        """A trainer on data that is open already."""
+        trainer: Trainer = cls.__new__(cls)
+        trainer._start(config, out, data)
+        return trainer
+
+    def _start(self, config: RunConfig, out: str | Path | None, data: Data | None = None) -> None:
         if out is not None:
             RunDir.refuse_taken(Path(out))
-        self._prepare(config if isinstance(config, RunConfig) else configure(config=config, **settings))
+        self._prepare(config, data)
         self.run_dir = RunDir.create(self.config, out)
 
-    def _prepare(self, config: RunConfig) -> None:
+    def _prepare(self, config: RunConfig, data: Data | None = None) -> None:
         versions(config.plugins)  # Refuses, before the first step, what no resumed run would find again.
         self.config = config
         self.warnings = check(config)
-        self._parts = build(config)
+        self._parts = build(config, data)
         self.compiles = worth_compiling(config, self._parts)
         self._step = Step(self._parts, compile=self.compiles)
         self._stop = False
 
     @classmethod
-    def resume(cls, path: str | Path, *, steps: int | None = None) -> Trainer:
+    def resume(cls, path: str | Path, *, steps: int | None = None, data: Data | None = None) -> Trainer:
         """The trainer of an existing run, put to its last valid checkpoint; `steps` changes the total.
 
         Raises `CheckpointError` where there is no run, where every checkpoint is damaged, or where the data or a
         plugin has changed since.
         """
-        trainer = cls.__new__(cls)
+        trainer: Trainer = cls.__new__(cls)
         trainer.run_dir = RunDir(path)
         config = trainer.run_dir.config()
         if steps is not None:
             config = attrs.evolve(config, schedule=attrs.evolve(config.schedule, steps=steps))
         with trainer.run_dir.locked():
             snapshot = checkpoint.load_latest(trainer.run_dir.checkpoints)
-            trainer._prepare(config)
+            trainer._prepare(config, data)
             if snapshot is not None:
                 restore(trainer._parts, trainer._step, snapshot)
             if trainer.step > config.schedule.steps:
@@ -123,10 +143,14 @@ class Trainer:
             checkpoint.require_space(folder, capture(self._parts, self._step).size)
 
     def _advance(self, clock: Clock) -> dict[str, Any] | None:
-        """One step, with its line of metrics, its picture and its checkpoint where they are due."""
-        schedule = self.config.schedule
+        """One step, with what is due after it."""
         with self._parts.streams.global_draws("layers", self.step):
             self._step.run()
+        return self._after(clock)
+
+    def _after(self, clock: Clock) -> dict[str, Any] | None:
+        """The line of metrics, the picture and the checkpoint that are due at this step."""
+        schedule = self.config.schedule
         picture = self.finished or self.step % schedule.sample_every == 0
         record = self._record(clock, picture) if picture or self.step % schedule.log_every == 0 else None
         if self.finished or self.step % schedule.checkpoint_every == 0:
@@ -172,6 +196,15 @@ class Trainer:
         self._step.check_finite()
         snapshot = capture(self._parts, self._step)
         return checkpoint.save(self.run_dir.checkpoints, snapshot, keep=self.config.schedule.keep)
+
+
+def resolved(config: RunConfig | str | Path | None, settings: dict[str, Any]) -> RunConfig:
+    """The configuration that a trainer is given, whole or as a file and settings."""
+    if isinstance(config, RunConfig):
+        if settings:
+            raise UsageError(f"a RunConfig is complete: {', '.join(settings)} cannot be given beside it")
+        return config
+    return configure(config=config, **settings)
 
 
 def train(config: RunConfig | str | Path | None = None, *, out: str | Path | None = None, **settings: Any) -> Run:

@@ -33,6 +33,11 @@ class Loss(nn.Module):
         prefix = f"{self.trained}."
         return {name: p for name, p in self.named_parameters() if name.startswith(prefix) and p.requires_grad}
 
+    def held(self) -> dict[str, nn.Parameter]:
+        """All other weights, by their names in this module."""
+        weights = self.weights()
+        return {name: p for name, p in self.named_parameters() if name not in weights}
+
     def precision(self) -> torch.autocast:
         """Autocast for the networks' forward passes; losses, penalties and updates stay outside, in float32."""
         enabled = self.config.schedule.precision == "bf16"

@@ -39,7 +39,7 @@ class RunDir:
         Raises `UsageError` if `out` exists and is not empty, `CheckpointError` if nothing can be written there.
         """
         try:
-            run = cls(cls._claim(config, out))
+            run = cls(cls.claim(config, out))
             run.samples.mkdir()
             run.checkpoints.mkdir()
             run.write_config(config)
@@ -55,7 +55,8 @@ class RunDir:
             raise UsageError(f"{path} exists and is not empty: choose another --out, or: ipmgan resume {path}")
 
     @classmethod
-    def _claim(cls, config: RunConfig, out: str | Path | None) -> Path:
+    def claim(cls, config: RunConfig, out: str | Path | None) -> Path:
+        """An empty directory: `out`, or the first free one under ``runs/``."""
         if out is not None:
             path = Path(out)
             cls.refuse_taken(path)

@@ -6,10 +6,16 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from types import FrameType
+from typing import Protocol
 
 import attrs
 
-from ipmgan.engine.loop import Trainer
+
+class Stoppable(Protocol):
+    """What can be asked to save and stop."""
+
+    def stop(self) -> None:
+        """Save and stop after the current step."""
 
 
 @attrs.define
@@ -25,7 +31,7 @@ class Caught:
 
 
 @contextlib.contextmanager
-def stopping(trainer: Trainer) -> Iterator[Caught]:
+def stopping(trainer: Stoppable) -> Iterator[Caught]:
     """Turn the first SIGINT or SIGTERM into `trainer.stop()` while the block runs."""
     caught = Caught()
 

@@ -42,12 +42,13 @@ class Step:
         self.steps = 0
         self.critic_steps = 0
         self.last = Losses()
+        self.critic_loss, self.generator_loss = CriticLoss(parts), GeneratorLoss(parts)
         self._guard = Guard(parts.device)
         self._compile = compile
-        self._critic_loss, self._generator_loss = CriticLoss(parts), GeneratorLoss(parts)
-        self._critic_gradients: Callable[..., Seen] = Backward(self._critic_loss)
-        self._generator_gradients: Callable[..., Seen] = Backward(self._generator_loss, held=parts.critic)
-        self._critic_update, self._generator_update = self._update_critic, self._update_generator
+        self._critic_gradients: Callable[..., Seen] = Backward(self.critic_loss)
+        self._generator_gradients: Callable[..., Seen] = Backward(self.generator_loss, held=parts.critic)
+        self._critic_update: Callable[[], None] = self._update_critic
+        self._generator_update: Callable[[], None] = parts.generator_optimizer.step
 
     def run(self) -> None:
         """One generator step with its critic steps; raises `DivergedError` once a loss is not finite."""
@@ -56,8 +57,13 @@ class Step:
         if self.parts.critic is not None:
             for _ in range(self.critic_steps_now()):
                 self._critic_step()
-        self._generator_step()
-        self.steps += 1
+        self.saw_generator(self._generator_gradients(*self.generator_inputs()))
+        self._generator_update()
+        self.finish()
+
+    def _critic_step(self) -> None:
+        self.saw_critic(self._critic_gradients(*self.critic_inputs()))
+        self._critic_update()
 
     def critic_steps_now(self) -> int:
         """How many critic steps the coming generator step has."""
@@ -66,33 +72,44 @@ class Step:
             return WARMUP_CRITIC_STEPS
         return schedule.n_critic
 
-    def _critic_step(self) -> None:
+    def critic_inputs(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Fresh real samples, latents, and what the enforcer draws, for the coming critic step."""
         parts, config, number = self.parts, self.parts.config, self.critic_steps
-        assert parts.critic_optimizer is not None
-        config.critic_optimizer.schedule(parts.critic_optimizer, self.steps)
+        if parts.critic_optimizer is not None:
+            config.critic_optimizer.schedule(parts.critic_optimizer, self.steps)
         real = parts.train.batch(self._batches_drawn())
         drawn = config.lipschitz.draw(real, parts.streams.at("penalty", number))
-        seen = self._critic_gradients(real, self._latents("critic-latents", number), drawn)
+        return real, self._latents("critic-latents", number), drawn
+
+    def saw_critic(self, seen: Seen) -> None:
+        """Check and keep what a critic step saw, before its update."""
+        config = self.parts.config
         self._guard.watch(config.objective.name, "critic loss", self.steps + 1, seen["loss"])
         if "penalty" in seen:
             self._guard.watch(config.lipschitz.name, "penalty", self.steps + 1, seen["penalty"])
-        self._critic_update()
         self.last.critic_loss, self.last.penalty = seen["loss"], seen.get("penalty")
         self.last.real, self.last.fake = seen["real"], seen["fake"]
         self.critic_steps += 1
 
-    def _generator_step(self) -> None:
+    def generator_inputs(self) -> tuple[Tensor | None, Tensor]:
+        """Real samples, where the objective's generator loss uses them, and fresh latents for the generator step."""
         parts, config = self.parts, self.parts.config
         config.generator_optimizer.schedule(parts.generator_optimizer, self.steps)
         real = parts.train.batch(self._batches_drawn()) if config.objective.generator_uses_real else None
-        seen = self._generator_gradients(real, self._latents("generator-latents", self.steps))
-        self._guard.watch(config.objective.name, "generator loss", self.steps + 1, seen["loss"])
-        self._generator_update()
-        if parts.average is not None:
-            update_average(parts.average, parts.generator)
+        return real, self._latents("generator-latents", self.steps)
+
+    def saw_generator(self, seen: Seen) -> None:
+        """Check and keep what the generator step saw, before its update."""
+        self._guard.watch(self.parts.config.objective.name, "generator loss", self.steps + 1, seen["loss"])
         self.last.generator_loss = seen["loss"]
-        if parts.critic is None:
+        if self.parts.critic is None:
             self.last.real, self.last.fake = seen["real"], seen["fake"]
+
+    def finish(self) -> None:
+        """What follows both updates."""
+        if self.parts.average is not None:
+            update_average(self.parts.average, self.parts.generator)
+        self.steps += 1
 
     def _update_critic(self) -> None:
         parts = self.parts
@@ -103,15 +120,12 @@ class Step:
         with torch.no_grad():
             parts.config.lipschitz.after_step(parts.critic)
 
-    def _update_generator(self) -> None:
-        self.parts.generator_optimizer.step()
-
     def _compile_ways(self) -> None:
         parts, self._compile = self.parts, False
-        self._generator_gradients = compiled_gradients(self._generator_loss, self._generator_gradients)
+        self._generator_gradients = compiled_gradients(self.generator_loss, self._generator_gradients)
         self._generator_update = compiled_update(parts.generator_optimizer, None, self._generator_update)
         if parts.critic is not None and parts.critic_optimizer is not None:
-            self._critic_gradients = compiled_gradients(self._critic_loss, self._critic_gradients)
+            self._critic_gradients = compiled_gradients(self.critic_loss, self._critic_gradients)
             project = functools.partial(parts.config.lipschitz.after_step, parts.critic)
             self._critic_update = compiled_update(parts.critic_optimizer, project, self._critic_update)
 

@@ -7,7 +7,7 @@ import inspect
 import logging
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -32,8 +32,8 @@ def seconds(config: RunConfig, weights: int) -> float:
     return schedule.steps * (schedule.n_critic + 1) * (1e-3 + 6 * schedule.batch * weights / 50e9)
 
 
-def worth_compiling(config: RunConfig, parts: Parts) -> bool:
-    """Whether a run is compiled: as it was told, or where it is long enough to pay for it.
+def worth_compiling(config: RunConfig, parts: Parts, runs: int = 1) -> bool:
+    """Whether so many runs are compiled: as it was told, or where they are long enough to pay for it.
 
     A guess and no measurement decides, so that a run's numbers do not depend on how busy its machine was.
     """
@@ -41,7 +41,7 @@ def worth_compiling(config: RunConfig, parts: Parts) -> bool:
         return config.schedule.compile == "on"
     nets = (parts.generator, parts.critic)
     weights = sum(p.numel() for net in nets if net is not None for p in net.parameters())
-    return parts.device.type != "mps" and seconds(config, weights) > WORTH_COMPILING
+    return parts.device.type != "mps" and runs * seconds(config, weights) > WORTH_COMPILING
 
 
 class Backward:
@@ -62,36 +62,49 @@ class Backward:
         return outcome[1]
 
 
-class Functional:
-    """Leaves the gradients of a loss in ``.grad``, by one pure function of weights, buffers and inputs.
+def pure(loss: Loss) -> Callable[..., tuple[dict[str, Tensor], Seen, dict[str, Tensor]]]:
+    """The gradients of a loss as a pure function of the trained weights, the others, the buffers and the inputs.
 
-    Gradients of gradients stay inside it, so that it compiles as one graph. A weight that the loss does not depend on
-    gets a gradient of zeros.
+    It returns the gradients, what the step saw, and the buffers as they are afterwards. Gradients of gradients stay
+    inside it. A weight that the loss does not depend on gets a gradient of zeros.
     """
 
-    def __init__(self, loss: Loss) -> None:
-        self._weights = loss.weights()
-        self._buffers = dict(loss.named_buffers())
+    def value(weights: Any, held: Any, buffers: Any, *inputs: Any) -> Any:
+        buffers = {name: buffer.clone() for name, buffer in buffers.items()}
+        total, seen = functional_call(loss, (weights, held, buffers), inputs)
+        return total, (seen, buffers)
 
-        def value(weights: Any, buffers: Any, *inputs: Any) -> Any:
-            buffers = {name: buffer.clone() for name, buffer in buffers.items()}
-            total, seen = functional_call(loss, (weights, buffers), inputs)
-            return total, (seen, buffers)
+    def gradients(weights: Any, held: Any, buffers: Any, *inputs: Any) -> Any:
+        found, (_, (seen, moved)) = grad_and_value(value, has_aux=True)(weights, held, buffers, *inputs)
+        return found, seen, moved
 
-        def gradients(weights: Any, buffers: Any, *inputs: Any) -> Any:
-            found, (_, (seen, moved)) = grad_and_value(value, has_aux=True)(weights, buffers, *inputs)
-            for name, buffer in buffers.items():
-                buffer.copy_(moved[name])
-            return found, seen
+    return gradients
 
-        self.function: Callable[..., tuple[dict[str, Tensor], Seen]] = gradients
+
+class Functional:
+    """Leaves the gradients of a loss in ``.grad``, by a pure function such as `pure` gives.
+
+    Weights, other weights and buffers are those of the loss, or stacks of those of several.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., tuple[dict[str, Tensor], Seen, dict[str, Tensor]]],
+        weights: Mapping[str, Tensor],
+        held: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+    ) -> None:
+        self._function = function
+        self._weights, self._held, self._buffers = weights, held, buffers
 
     def __call__(self, *inputs: Tensor | None) -> Seen:
         """What the step saw."""
         with torch.no_grad():
-            found, seen = self.function(self._weights, self._buffers, *inputs)
-        for name, p in self._weights.items():
-            p.grad = found[name]
+            found, seen, moved = self._function(self._weights, self._held, self._buffers, *inputs)
+            for name, buffer in self._buffers.items():
+                buffer.copy_(moved[name])
+        for name, weight in self._weights.items():
+            weight.grad = found[name]
         return seen
 
 
@@ -109,8 +122,7 @@ def own_code(function: Callable[..., Returned]) -> Callable[..., Returned]:
 
 def compiled_gradients(loss: Loss, otherwise: Callable[..., Seen]) -> Callable[..., Seen]:
     """The gradients of a loss by a compiled function, or the other way where it cannot be compiled."""
-    way = Functional(loss)
-    way.function = compiled(way.function)
+    way = Functional(compiled(pure(loss)), loss.weights(), loss.held(), dict(loss.named_buffers()))
     return or_else(way, otherwise, f"the {loss.trained} step")
 
 
@@ -118,6 +130,8 @@ def compiled_update(
     optimizer: torch.optim.Optimizer, after: Callable[[], None] | None, otherwise: Callable[[], None]
 ) -> Callable[[], None]:
     """An optimiser's step and what follows it as one compiled graph, or the other way where it cannot be compiled."""
+    if any(group.get("fused") for group in optimizer.param_groups):
+        return otherwise  # One kernel already, into which torch's compiler refuses to look.
     # The method without torch's wrappers, which break the graph in order to call hooks that nobody registers here.
     step = inspect.unwrap(type(optimizer).step)
 
