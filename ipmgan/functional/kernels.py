@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -174,9 +173,14 @@ def energy(squared: Tensor, widths: tuple[float, ...] = (1.0,)) -> Tensor:
     return Mixture("energy", widths)(squared)
 
 
-KERNELS: Mapping[str, Callable[[Tensor, tuple[float, ...]], Tensor]] = MappingProxyType(
-    {"rbf": rbf, "imq": imq, "gmmn": gmmn, "rq": rational_quadratic, "laplace": laplace, "energy": energy}
-)
+KERNELS: Mapping[str, Callable[[Tensor, tuple[float, ...]], Tensor]] = {
+    "rbf": rbf,
+    "imq": imq,
+    "gmmn": gmmn,
+    "rq": rational_quadratic,
+    "laplace": laplace,
+    "energy": energy,
+}
 
 
 def _inverse(d2: Tensor, widths: tuple[float, ...]) -> tuple[Tensor, Tensor]:
@@ -233,16 +237,14 @@ def _exponentials(t: Tensor, rates: list[float]) -> tuple[Tensor, Tensor]:
     return total, slope
 
 
-_TERMS: Mapping[str, _Terms] = MappingProxyType(
-    {
-        "rbf": lambda d2, widths: _exponentials(d2, [0.5 / sigma**2 for sigma in widths]),
-        "gmmn": lambda d2, widths: _exponentials(d2, [0.5 / s for s in widths]),
-        "imq": _inverse,
-        "rq": _rational,
-        "laplace": _laplace,
-        "energy": _distance,
-    }
-)
+_TERMS: Mapping[str, _Terms] = {
+    "rbf": lambda d2, widths: _exponentials(d2, [0.5 / sigma**2 for sigma in widths]),
+    "gmmn": lambda d2, widths: _exponentials(d2, [0.5 / s for s in widths]),
+    "imq": _inverse,
+    "rq": _rational,
+    "laplace": _laplace,
+    "energy": _distance,
+}
 
 
 class _Sum(torch.autograd.Function):

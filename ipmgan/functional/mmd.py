@@ -9,7 +9,6 @@ K numbers each. In float32 the value is a difference of means near k(0), so that
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -99,9 +98,12 @@ def mmd2_linear(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
     return (terms[0] + terms[1] - terms[2] - terms[3]).mean()
 
 
-ESTIMATORS: Mapping[str, Callable[[Tensor, Tensor, Kernel], Tensor]] = MappingProxyType(
-    {"unbiased": mmd2_unbiased, "biased": mmd2_biased, "root": mmd_root, "linear": mmd2_linear}
-)
+ESTIMATORS: Mapping[str, Callable[[Tensor, Tensor, Kernel], Tensor]] = {
+    "unbiased": mmd2_unbiased,
+    "biased": mmd2_biased,
+    "root": mmd_root,
+    "linear": mmd2_linear,
+}
 
 
 def _mmd2(x: Tensor, y: Tensor, kernel: Kernel, *, unbiased: bool) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import ClassVar
 
 import attrs
@@ -18,15 +17,13 @@ from ipmgan.functional.tensors import safe_sqrt
 from ipmgan.objectives.base import CriticKind, Objective
 from ipmgan.plugin import Quantity, Training, option
 
-_WIDTHS: Mapping[str, tuple[float, ...]] = MappingProxyType(
-    {
-        "rbf": MMD_GAN_WIDTHS,
-        "laplace": MMD_GAN_WIDTHS,
-        "gmmn": GMMN_WIDTHS,
-        "rq": (0.2, 0.5, 1.0, 2.0, 5.0),
-        "energy": (1.0,),
-    }
-)
+_WIDTHS: Mapping[str, tuple[float, ...]] = {
+    "rbf": MMD_GAN_WIDTHS,
+    "laplace": MMD_GAN_WIDTHS,
+    "gmmn": GMMN_WIDTHS,
+    "rq": (0.2, 0.5, 1.0, 2.0, 5.0),
+    "energy": (1.0,),
+}
 """The widths of each kernel where none are given; those of imq depend on the dimension."""
 
 
