@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Mapping
@@ -18,6 +19,10 @@ from ipmgan.selection import Table, build
 CLOSURE_OR_SPARSE = ("LBFGS", "SparseAdam")
 """Optimisers that the training step cannot drive: one needs a closure, the other sparse gradients."""
 NOT_SETTINGS = frozenset({"params", "maximize", "capturable", "differentiable"})
+WAYS = ("foreach", "fused")
+"""Settings that change how fast an optimiser steps, and its numbers in the last bits only."""
+IN_CACHE = 2**18
+"""So many parameters and their moments stay in a core's cache; with more, a pass over all of them at once is slower."""
 
 
 @attrs.frozen(kw_only=True)
@@ -83,9 +88,12 @@ class Optimizer:
 
     def make(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser over these parameters; raises `UsageError` where torch refuses the settings."""
+        kind = optimizers()[self.name]
+        settings: dict[str, Any] = {"lr": self.lr, **dict(self.options)}
+        if not any(way in settings for way in WAYS):
+            settings |= quickest(kind, parameters)
         try:
-            settings: dict[str, Any] = {"lr": self.lr, **dict(self.options)}
-            return optimizers()[self.name](parameters, **settings)
+            return bare(kind)(parameters, **settings)
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
             raise UsageError(f"torch.optim.{self.name} refuses these settings: {error}") from error
 
@@ -117,6 +125,52 @@ def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
         if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
     }
     return {name: kind for name, kind in found.items() if name not in CLOSURE_OR_SPARSE}
+
+
+def quickest(kind: type[torch.optim.Optimizer], parameters: list[torch.nn.Parameter]) -> dict[str, bool]:
+    """The setting with which an optimiser steps these parameters fastest; nothing where torch's choice is.
+
+    On a CPU torch's choice is a Python loop over the parameters. Where there is one kernel for all, it is 2 to 8 times
+    as fast; else one call an operation, for all parameters together, saves up to a fifth as long as they are few.
+    """
+    known = inspect.signature(kind).parameters
+    if not all(p.is_cpu and p.is_floating_point() and torch.empty_like(p).stride() == p.stride() for p in parameters):
+        return {}  # A parameter with gaps in its memory, for one, is beyond those kernels.
+    if "fused" in known:
+        return {"fused": True}
+    return {"foreach": True} if "foreach" in known and sum(p.numel() for p in parameters) <= IN_CACHE else {}
+
+
+def bare(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """The optimiser without torch's precautions for compiling its methods.
+
+    They load the compiler at the first use, which takes half as long as loading torch, whether or not it is needed.
+    """
+    plain = inspect.unwrap(kind.step)
+
+    @functools.wraps(plain)
+    @torch.no_grad()
+    def step(optimizer: torch.optim.Optimizer, closure: None = None) -> None:
+        for group in optimizer.param_groups:
+            if group.get("fused"):
+                lay_alike(optimizer, group["params"])
+        plain(optimizer)
+
+    return type(kind.__name__, (kind,), {"step": step, "add_param_group": inspect.unwrap(kind.add_param_group)})
+
+
+def lay_alike(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> None:
+    """Give gradients and moments the strides of their parameters, where they have others.
+
+    torch's fused kernels read the memory of all of them in the parameter's order, and so take wrong numbers otherwise.
+    """
+    for p in parameters:
+        if p.grad is not None and p.grad.stride() != p.stride():
+            p.grad = torch.empty_like(p).copy_(p.grad)
+        state = optimizer.state.get(p, {})
+        for key, moment in state.items():
+            if moment.shape == p.shape and moment.stride() != p.stride():
+                state[key] = torch.empty_like(p).copy_(moment)
 
 
 def canonical(name: str) -> str:

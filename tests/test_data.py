@@ -100,6 +100,18 @@ def test_samplers_draw_what_they_specify_from_their_generator_alone(source: Sour
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.parametrize("source", [Ring8(), Grid25(), TwoGaussians(dim=3)], ids=lambda source: str(source.name))
+def test_mixtures_are_centres_and_noise_draw_after_draw(source: Ring8 | Grid25 | TwoGaussians) -> None:
+    law, centres = source.open("train"), source.mode_centres()
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        mode = torch.randint(len(centres), (50,), generator=generator)
+        noise = torch.randn(50, centres.shape[1], generator=generator)
+        drawn = law.draw(50, torch.Generator().manual_seed(seed))
+        assert torch.equal(drawn, centres[mode] + source.mode_std() * noise)
+        drawn.zero_()  # What a caller does to its samples stays its own affair.
+
+
 @pytest.mark.parametrize(
     ("source", "modes", "reach", "std"),
     [(Ring8(), 8, 2 / 1.414, 0.02 / 1.414), (Grid25(), 25, 4 * math.sqrt(2) / 2.828, 0.05 / 2.828)],

@@ -36,8 +36,9 @@ SETTINGS = {
     "n_critic": 2,
     "average": 0.9,
     "steps": 10,
-    "generator_optimizer": "SGD:lr=0.05",
-    "critic_optimizer": "SGD:lr=0.05",
+    # Not fused, which would not be compiled.
+    "generator_optimizer": "SGD:lr=0.05,foreach=true",
+    "critic_optimizer": "SGD:lr=0.05,foreach=true",
 }
 
 
@@ -106,7 +107,15 @@ def test_the_penalised_step_compiled_gives_the_same_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "optimizer", ["Adam:lr=1e-3", "RMSprop:lr=1e-3", "AdamW:lr=1e-3,amsgrad=true", "Adagrad:lr=0.01"]
+    "optimizer",
+    [
+        "Adam:lr=1e-3,fused=false",
+        "RMSprop:lr=1e-3",
+        "AdamW:lr=1e-3,amsgrad=true,foreach=true",
+        "Adagrad:lr=0.01,fused=false",
+        "Adam:lr=1e-3,fused=true",
+        "Adagrad:lr=0.01",
+    ],
 )
 def test_optimisers_are_compiled_with_the_same_numbers(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ways, "compiled", aot)

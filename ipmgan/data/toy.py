@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import attrs
 import torch
@@ -15,12 +17,18 @@ from ipmgan.references import WGAN, WGAN_GP
 _TRAINING = Training(steps=10_000, generator="mlp", latent="normal:dim=2")
 
 
-def _mixture(centres: Tensor, std: float, count: int, generator: torch.Generator) -> Tensor:
-    """Draws from the uniform mixture of isotropic Gaussians around centres (K, D)."""
-    device = generator.device
-    mode = torch.randint(len(centres), (count,), generator=generator, device=device)
-    noise = torch.randn(count, centres.shape[1], generator=generator, device=device)
-    return centres[mode] + std * noise
+def _mixture(centres_on: Callable[[torch.device], Tensor], std: float) -> Sampler:
+    """The uniform mixture of isotropic Gaussians around centres (K, D), which are made once a device."""
+    centres_on = functools.cache(centres_on)
+
+    def draw(count: int, generator: torch.Generator) -> Tensor:
+        device = generator.device
+        centres = centres_on(device)
+        mode = torch.randint(len(centres), (count,), generator=generator, device=device)
+        noise = torch.randn(count, centres.shape[1], generator=generator, device=device)
+        return noise.mul_(std).add_(centres.index_select(0, mode))
+
+    return Sampler(draw=draw)
 
 
 @attrs.frozen(kw_only=True)
@@ -47,7 +55,7 @@ class Ring8(Source):
 
     def open(self, split: Split) -> Sampler:
         """The law itself, for both splits."""
-        return Sampler(draw=self._draw)
+        return _mixture(self.mode_centres, self.mode_std())
 
     def mode_centres(self, device: torch.device | None = None) -> Tensor:
         """The centres of the modes as samples have them, (8, 2)."""
@@ -57,9 +65,6 @@ class Ring8(Source):
     def mode_std(self) -> float:
         """The standard deviation of a mode, as samples have it."""
         return self.std / self.scale
-
-    def _draw(self, count: int, generator: torch.Generator) -> Tensor:
-        return _mixture(self.mode_centres(generator.device), self.mode_std(), count, generator)
 
 
 @attrs.frozen(kw_only=True)
@@ -85,7 +90,7 @@ class Grid25(Source):
 
     def open(self, split: Split) -> Sampler:
         """The law itself, for both splits."""
-        return Sampler(draw=self._draw)
+        return _mixture(self.mode_centres, self.mode_std())
 
     def mode_centres(self, device: torch.device | None = None) -> Tensor:
         """The centres of the modes as samples have them, (25, 2)."""
@@ -95,9 +100,6 @@ class Grid25(Source):
     def mode_std(self) -> float:
         """The standard deviation of a mode, as samples have it."""
         return self.std / self.scale
-
-    def _draw(self, count: int, generator: torch.Generator) -> Tensor:
-        return _mixture(self.mode_centres(generator.device), self.mode_std(), count, generator)
 
 
 @attrs.frozen(kw_only=True)
@@ -155,7 +157,7 @@ class TwoGaussians(Source):
 
     def open(self, split: Split) -> Sampler:
         """The law itself, for both splits."""
-        return Sampler(draw=self._draw)
+        return _mixture(self.mode_centres, self.mode_std())
 
     def mode_centres(self, device: torch.device | None = None) -> Tensor:
         """The two means, (2, dim)."""
@@ -166,9 +168,6 @@ class TwoGaussians(Source):
     def mode_std(self) -> float:
         """The standard deviation of either."""
         return self.std
-
-    def _draw(self, count: int, generator: torch.Generator) -> Tensor:
-        return _mixture(self.mode_centres(generator.device), self.std, count, generator)
 
 
 @attrs.frozen(kw_only=True)

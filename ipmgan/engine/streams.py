@@ -29,7 +29,9 @@ class Streams:
 
     def at(self, stream: str, step: int) -> torch.Generator:
         """The stream's generator, put to this step; it stays valid until the stream is asked for again."""
-        generator = self._generators.setdefault(stream, torch.Generator(self.device))
+        generator = self._generators.get(stream)
+        if generator is None:
+            generator = self._generators[stream] = torch.Generator(self.device)
         return generator.manual_seed(seed_of(self.seed, stream, step))
 
     def initialising(self, stream: str) -> contextlib.AbstractContextManager[None]:

@@ -18,13 +18,9 @@ def projected(critic: nn.Module, *, biases: bool) -> list[Tensor]:
     >>> [tuple(weight.shape) for weight in projected(critic, biases=False)]
     [(2, 3), (1, 2)]
     """
-    found: dict[int, Tensor] = {}
-    for module in critic.modules():
-        if not isinstance(module, NORMALISATIONS):
-            for parameter in module.parameters(recurse=False):
-                if biases or parameter.dim() > 1:
-                    found[id(parameter)] = parameter
-    return list(found.values())
+    tables = [module._parameters for module in critic.modules() if not isinstance(module, NORMALISATIONS)]
+    found = (parameter for table in tables for parameter in table.values() if parameter is not None)
+    return list(dict.fromkeys(parameter for parameter in found if biases or parameter.dim() > 1))
 
 
 def refuse_parametrized(critic: nn.Module, enforcer: str) -> None:
