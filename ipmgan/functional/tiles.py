@@ -89,9 +89,10 @@ def mmd2_and_forces(
 def _blocks(side: int, points: Tensor, force: Tensor | None, pull: Tensor) -> list[Block]:
     count = -(-len(points) // (CUDA_TILE if points.is_cuda else TILE))
     length = -(-len(points) // count)
-    forces = [None] * count if force is None else torch.split(force, length)
-    pieces = zip(torch.split(points, length), forces, torch.split(pull, length), strict=False)
-    return [Block(side, mine, mine.square().sum(1), force, pull) for mine, force, pull in pieces]
+    mine = torch.split(points, length)
+    norms = [torch.linalg.vector_norm(part, dim=1).square() for part in mine]  # no copy of the samples, squared or not
+    forces = [None] * len(mine) if force is None else torch.split(force, length)
+    return [Block(side, *parts) for parts in zip(mine, norms, forces, torch.split(pull, length), strict=True)]
 
 
 def _tile(engine: Engine, first: Block, second: Block, tile: Tensor, scale: float) -> Tensor:
