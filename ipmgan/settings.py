@@ -19,8 +19,8 @@ from ipmgan.selection import Table, build
 CLOSURE_OR_SPARSE = ("LBFGS", "SparseAdam")
 """Optimisers that the training step cannot drive: one needs a closure, the other sparse gradients."""
 NOT_SETTINGS = frozenset({"params", "maximize", "capturable", "differentiable"})
-WAYS = ("foreach", "fused")
-"""Settings that change how fast an optimiser steps, and its numbers in the last bits only."""
+WAYS = ("foreach", "fused", "capturable")
+"""Settings that decide how an optimiser steps, and change its numbers in the last bits only."""
 IN_CACHE = 2**18
 """So many parameters and their moments stay in a core's cache; with more, a pass over all of them at once is slower."""
 

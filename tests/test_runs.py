@@ -53,7 +53,7 @@ from ipmgan.errors import PairingError, PluginError, UsageError
 from ipmgan.hookspecs import hookimpl
 from ipmgan.networks import MLP
 from ipmgan.registry import registry
-from ipmgan.settings import Optimizer, optimizers
+from ipmgan.settings import WAYS, Optimizer, optimizers
 
 CPU = torch.device("cpu")
 TINY: dict[str, Any] = {
@@ -308,6 +308,26 @@ def test_every_optimiser_resumes_to_the_bit(tmp_path: Path, name: str) -> None:
             Trainer(out=tmp_path, **GAN | chosen)
         return
     assert_resumes(tmp_path, **GAN | chosen)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"), [("Adam", {}, {"fused": True}), ("RMSprop", {"foreach": True}, {})]
+)
+def test_a_run_goes_on_by_the_way_of_stepping_that_is_quickest_where_it_is(
+    tmp_path: Path, name: str, before: dict[str, bool], after: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a run moves to another device."""
+    chosen = {"generator_optimizer": f"{name}:lr=0.01,eps=1e-4", "critic_optimizer": f"{name}:lr=0.01,eps=1e-4"}
+    whole = trained(tmp_path / "whole", **GAN | chosen)
+    monkeypatch.setattr("ipmgan.settings.quickest", lambda *_: before)
+    trained(tmp_path / "half", stop_at=2, **GAN | chosen)
+    monkeypatch.setattr("ipmgan.settings.quickest", lambda *_: after)
+    resumed = Trainer.resume(tmp_path / "half")
+    (group,) = resumed._parts.generator_optimizer.param_groups
+    assert {way: group.get(way) or None for way in WAYS} == dict.fromkeys(WAYS) | after
+    one, other = state(whole), state(go_on(resumed))
+    torch.testing.assert_close(one.tensors, other.tensors, rtol=1e-4, atol=1e-5)
+    assert one.step == other.step
 
 
 def test_a_convolutional_pair_with_batch_norm_resumes(tmp_path: Path) -> None:

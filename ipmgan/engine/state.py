@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 
 from ipmgan.engine.build import Parts
 from ipmgan.engine.checkpoint import Snapshot
@@ -17,8 +16,8 @@ from ipmgan.engine.step import Step
 from ipmgan.engine.ways import frozen
 from ipmgan.errors import CheckpointError
 from ipmgan.registry import versions
+from ipmgan.settings import WAYS
 
-FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 BASE = ("python", "torch", "ipmgan")
 FREE = (
     *("steps", "device", "source", "metrics", "log_every", "sample_every", "checkpoint_every"),
@@ -34,7 +33,7 @@ def capture(parts: Parts, step: Step) -> Snapshot:
     for name, module in _modules(parts).items():
         tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
     for name, (module, optimizer) in _optimizers(parts).items():
-        flat: dict[str, Any] = get_optimizer_state_dict(module, optimizer, options=FLAT) if optimizer.state else {}
+        flat = flat_state(module, optimizer)
         tensors |= {f"{name}.{key}": value for key, value in flat.items() if isinstance(value, Tensor)}
         scalars[name] = {key: value for key, value in flat.items() if not isinstance(value, Tensor)}
     for plugin in (parts.config.objective, parts.config.lipschitz):
@@ -54,15 +53,35 @@ def restore(parts: Parts, step: Step, snapshot: Snapshot) -> None:
             module.load_state_dict(_under(tensors, name))
         for name, (module, optimizer) in _optimizers(parts).items():
             flat = _under(tensors, name) | {key: _tuple(value) for key, value in snapshot.scalars[name].items()}
-            with frozen(nn.ParameterList(_idle(module, flat))):
-                if flat:
-                    set_optimizer_state_dict(module, optimizer, flat, options=FLAT)
+            if flat:
+                set_flat_state(module, optimizer, flat)
         for plugin in (parts.config.objective, parts.config.lipschitz):
             for key, live in plugin.state().items():
                 live.copy_(tensors[f"{plugin.kind}.{key}"])
         step.steps, step.critic_steps = snapshot.step, int(snapshot.scalars["critic_steps"])
     except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"the checkpoint does not fit the run's configuration: {error}") from error
+
+
+def flat_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimiser's state and settings by the names of the module's parameters; nothing before its first step."""
+    # Loaded here, for torch's checkpoints take as long to load as half of torch, and training starts without them.
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+
+    options = StateDictOptions(flatten_optimizer_state_dict=True)
+    return get_optimizer_state_dict(module, optimizer, options=options) if optimizer.state else {}
+
+
+def set_flat_state(module: nn.Module, optimizer: torch.optim.Optimizer, flat: dict[str, Any]) -> None:
+    """Put back what `flat_state` gave; the way of stepping stays that of this machine and device."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+
+    here = {way: value for way, value in optimizer.param_groups[0].items() if way in WAYS}
+    settings = (key for key in flat if key.startswith("param_groups."))
+    ways = {key: here[way] for key in settings if (way := key.rpartition(".")[2]) in here}
+    with frozen(nn.ParameterList(_idle(module, flat))):
+        options = StateDictOptions(flatten_optimizer_state_dict=True)
+        set_optimizer_state_dict(module, optimizer, flat | ways, options=options)
 
 
 def _fixed(parts: Parts) -> dict[str, Any]:
