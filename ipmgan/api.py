@@ -27,6 +27,7 @@ from ipmgan.data import (
 )
 from ipmgan.engine.loop import Trainer, resume, train
 from ipmgan.engine.plan import Plan, plan
+from ipmgan.engine.replicates import Replicates
 from ipmgan.engine.run import Run, load
 from ipmgan.errors import (
     CheckpointError,
@@ -99,6 +100,7 @@ __all__ = [
     "Quantity",
     "Reference",
     "Registry",
+    "Replicates",
     "Resident",
     "Ring8",
     "Run",

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BUILTIN = [entry for entry in registry().entries() if entry.distribution == "ipmgan"]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NOT_FLAGS = ("out", "dry_run", "json")
+NOT_FLAGS = ("out", "replicates", "dry_run", "json")
 
 
 def blocks(page: Path, language: str) -> list[str]:

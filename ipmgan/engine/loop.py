@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import attrs
 import torch
@@ -25,6 +25,8 @@ from ipmgan.pictures import draw_samples
 from ipmgan.registry import versions
 
 IMAGES_SHOWN, POINTS_SHOWN = 64, 1000
+Given = RunConfig | str | Path | None
+"""All of a configuration, or the file that it starts from."""
 
 
 class Trainer:
@@ -44,7 +46,7 @@ class Trainer:
 
     def __init__(
         self,
-        config: RunConfig | str | Path | None = None,
+        config: Given = None,
         *,
         out: str | Path | None = None,
         replicates: int = 1,
@@ -198,7 +200,7 @@ class Trainer:
         return checkpoint.save(self.run_dir.checkpoints, snapshot, keep=self.config.schedule.keep)
 
 
-def resolved(config: RunConfig | str | Path | None, settings: dict[str, Any]) -> RunConfig:
+def resolved(config: Given, settings: dict[str, Any]) -> RunConfig:
     """The configuration that a trainer is given, whole or as a file and settings."""
     if isinstance(config, RunConfig):
         if settings:
@@ -207,16 +209,37 @@ def resolved(config: RunConfig | str | Path | None, settings: dict[str, Any]) ->
     return configure(config=config, **settings)
 
 
-def train(config: RunConfig | str | Path | None = None, *, out: str | Path | None = None, **settings: Any) -> Run:
+@overload
+def train(config: Given = None, *, replicates: None = None, out: str | Path | None = None, **settings: Any) -> Run: ...
+
+
+@overload
+def train(config: Given = None, *, replicates: int, out: str | Path | None = None, **settings: Any) -> list[Run]: ...
+
+
+def train(
+    config: Given = None, *, replicates: int | None = None, out: str | Path | None = None, **settings: Any
+) -> Run | list[Run]:
     """Train a run from start to end; the arguments are those of `Trainer`.
+
+    With `replicates`, so many seeds are trained at once, and their runs come back in a list.
 
     ::
 
         run = ipmgan.train(objective="wgan", lipschitz="clip", source="ring8", steps=1000)
+        runs = ipmgan.train(objective="wgan", lipschitz="clip", source="ring8", steps=1000, replicates=8)
     """
-    return Trainer(config, out=out, **settings).train()
+    trainer = Trainer(config, out=out, replicates=1 if replicates is None else replicates, **settings)
+    runs = trainer.train()
+    return [runs] if replicates == 1 else runs
 
 
-def resume(path: str | Path, *, steps: int | None = None) -> Run:
-    """Go on with a run to its end, or to a new total of `steps`; raises as `Trainer.resume` does."""
-    return Trainer.resume(path, steps=steps).train()
+def resume(path: str | Path, *, steps: int | None = None) -> Run | Any:
+    """Go on with a run to its end, or to a new total of `steps`; raises as `Trainer.resume` does.
+
+    A directory of replicates gives the list of their runs.
+    """
+    from ipmgan.engine.replicates import Replicates  # It is made of trainers.
+
+    kind = Replicates if Replicates.at(path) else Trainer
+    return kind.resume(path, steps=steps).train()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping
@@ -17,11 +16,12 @@ from ipmgan.engine.build import Data, build, check
 from ipmgan.engine.loop import Trainer, resolved
 from ipmgan.engine.measure import Clock
 from ipmgan.engine.run import Run
-from ipmgan.engine.rundir import RunDir, writing
+from ipmgan.engine.rundir import RunDir
 from ipmgan.engine.step import Step
 from ipmgan.engine.vector import VectorStep, check_vectorised
 from ipmgan.engine.ways import worth_compiling
 from ipmgan.errors import CheckpointError, DivergedError, UsageError
+from ipmgan.registry import versions
 
 SEED = "seed-"
 COUNTS = ("step", "critic_steps", "steps_per_second", "samples_per_second")
@@ -48,7 +48,10 @@ class Replicates:
         if replicates < 2:
             raise UsageError(f"replicates = {replicates}: must be at least 2, or be left out")
         first = resolved(config, settings)
+        if out is not None:
+            RunDir.refuse_taken(Path(out))
         check(first)
+        versions(first.plugins)
         data = Data.of(first)
         check_vectorised(Step(build(first, data)))
         path = RunDir.claim(first, out)
@@ -74,6 +77,7 @@ class Replicates:
         data = Data.of(RunDir(places[0]).config())
         made = cls.__new__(cls)
         made._prepare(Path(path), [Trainer.resume(place, steps=steps, data=data) for place in places])
+        made.run_dir.forget_lines_after(max(trainer.step for trainer in made.trainers))
         return made
 
     @staticmethod
@@ -121,8 +125,13 @@ class Replicates:
                 yield record
             self._stop = False
             if self.step > start:
-                for _, trainer in self._alive():
-                    trainer.save()
+                self._save()
+
+    def _save(self) -> None:
+        self._vector.show_gradients()
+        for place, trainer in self._alive():
+            with self._vector.giving_up(place):
+                trainer.save()
 
     def _alive(self) -> list[tuple[int, Trainer]]:
         alive = [(n, trainer) for n, trainer in enumerate(self.trainers) if n not in self._vector.diverged]
@@ -140,13 +149,13 @@ class Replicates:
             trainer._step.steps = furthest
 
     def _after(self, clocks: list[Clock]) -> dict[str, Any] | None:
-        schedule, step = self.config.schedule, self.step
+        schedule, step, alive = self.config.schedule, self.step, self._alive()
         due = (schedule.log_every, schedule.sample_every, schedule.checkpoint_every)
         if not self.finished and all(step % every for every in due):
             return None
         self._vector.show_gradients()
         records: dict[int, dict[str, Any]] = {}
-        for place, trainer in self._alive():
+        for place, trainer in alive:
             with self._vector.giving_up(place):
                 record = trainer._after(clocks[place])
                 if record is not None:
@@ -154,8 +163,7 @@ class Replicates:
         if not records:
             return None
         line = summary(records) | {"diverged": sorted(self.diverged)}
-        with writing(self.run_dir.metrics_file), self.run_dir.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        self.run_dir.log(line)
         return line
 
 

@@ -124,14 +124,18 @@ class RunDir:
 
     def forget_after(self, step: int) -> None:
         """Drop the metrics and samples of later steps, which a run leaves that dies after its last checkpoint."""
-        kept = "".join(json.dumps(record) + "\n" for record in self.metrics() if record["step"] <= step)
-        _replace(self.metrics_file, kept)
+        self.forget_lines_after(step)
         with writing(self.samples):
             self.samples.mkdir(exist_ok=True)
             for picture in self.samples.iterdir():
                 number = re.match("[0-9]+", picture.name)
                 if number and int(number.group()) > step:
                     picture.unlink()
+
+    def forget_lines_after(self, step: int) -> None:
+        """Drop the metrics of later steps."""
+        kept = "".join(json.dumps(record) + "\n" for record in self.metrics() if record["step"] <= step)
+        _replace(self.metrics_file, kept)
 
 
 @contextlib.contextmanager

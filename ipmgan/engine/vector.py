@@ -48,7 +48,8 @@ class VectorStep:
                 step.steps = 1
             return
         if self._sides is None:
-            self._sides = _sides(self.steps, self._compile)
+            alive = next((place for place in range(len(self.steps)) if place not in self.diverged), 0)
+            self._sides = _sides(self.steps, self._compile, alive)
         critic, generator = self._sides
         if critic is not None:
             for _ in range(first.critic_steps_now()):
@@ -81,10 +82,13 @@ class VectorStep:
 
 
 class Side:
-    """The networks of one kind, critics or generators, as one that is trained."""
+    """The networks of one kind, critics or generators, as one that is trained.
+
+    `alive` is the place of a run that has not diverged: its optimiser has done all steps.
+    """
 
     def __init__(
-        self, losses: list[Loss], stack: Stack, optimizers: list[torch.optim.Optimizer], compile: bool
+        self, losses: list[Loss], stack: Stack, optimizers: list[torch.optim.Optimizer], compile: bool, alive: int
     ) -> None:
         config = losses[0].config
         self._settings: Optimizer = getattr(config, f"{losses[0].trained}_optimizer")
@@ -94,7 +98,7 @@ class Side:
         held = {name: weight for name, weight in stack.weights.items() if name not in trained}
         self._stacked = trained
         self._optimizer = self._settings.make(list(trained.values()))
-        self._adopt_state()
+        self._adopt_state(alive)
         gradients = vectorised(losses[0])
         self.gradients: Callable[..., Seen] = Functional(gradients, trained, held, stack.buffers)
         self._step: Callable[[], None] = self._optimizer.step
@@ -121,14 +125,14 @@ class Side:
             for place, weights in enumerate(self._weights):
                 weights[name].grad = None if weight.grad is None else weight.grad[place]
 
-    def _adopt_state(self) -> None:
-        """Stack the members' optimiser state, and let them hold views of it."""
+    def _adopt_state(self, alive: int) -> None:
+        """Stack the members' optimiser state, and let them hold views of it; one that never stepped has none."""
         for name, weight in self._stacked.items():
             states = [member.state[weights[name]] for member, weights in zip(self._members, self._weights, strict=True)]
-            for key, value in states[0].items():
+            for key, value in list(states[alive].items()):
                 stacked = value
                 if isinstance(value, Tensor) and value.dim():
-                    stacked = torch.stack([state[key] for state in states])
+                    stacked = torch.stack([state.get(key, value) for state in states])
                 self._optimizer.state[weight][key] = stacked
                 for place, state in enumerate(states):
                     state[key] = stacked[place] if stacked is not value else value
@@ -171,12 +175,12 @@ def _stack(values: tuple[Tensor | None, ...]) -> Tensor | None:
     return torch.stack(given) if given else None
 
 
-def _sides(steps: list[Step], compile: bool) -> tuple[Side | None, Side]:
+def _sides(steps: list[Step], compile: bool, alive: int) -> tuple[Side | None, Side]:
     stack = Stack([step.generator_loss for step in steps])
     optimizers = [step.parts.critic_optimizer for step in steps if step.parts.critic_optimizer is not None]
-    critic = Side([step.critic_loss for step in steps], stack, optimizers, compile) if optimizers else None
+    critic = Side([step.critic_loss for step in steps], stack, optimizers, compile, alive) if optimizers else None
     generators = [step.parts.generator_optimizer for step in steps]
-    return critic, Side([step.generator_loss for step in steps], stack, generators, compile)
+    return critic, Side([step.generator_loss for step in steps], stack, generators, compile, alive)
 
 
 def check_vectorised(step: Step) -> None:
