@@ -134,6 +134,29 @@ assert not heavy, heavy
     assert done.stdout.endswith(ipmgan.Registry().find("objective", "wgan").version + "\n")
 
 
+@pytest.mark.parametrize("more", [["--lipschitz", "clip"], ["--lipschitz", "gp", "--average", "0.9"]])
+def test_training_starts_without_what_it_needs_later(tmp_path: Path, more: list[str]) -> None:
+    """Torch's compiler and checkpoints, sympy and matplotlib would double the time to the first step."""
+    text = f"""
+import sys
+from ipmgan.cli.app import main
+sys.argv = ["ipmgan", "train", "--objective", "wgan", "--source", "ring8", "--steps", "2", "--compile", "off"]
+sys.argv += [*{more!r}, "--device", "cpu", "--out", "run"]
+from ipmgan.engine.step import Step
+run = Step.run
+def first(self):
+    run(self)
+    later = ("torch._dynamo", "torch._inductor", "torch.distributed.checkpoint", "sympy", "matplotlib", "torchvision",
+             "sklearn", "scipy", "PIL", "ot")
+    heavy = [name for name in later if name in sys.modules]
+    sys.exit(f"loaded: {{heavy}}")
+Step.run = first
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stderr == "loaded: []\n"
+
+
 def test_bare_command_shows_help(ipmgan_: Ipmgan) -> None:
     assert ipmgan_().out.startswith("Usage: ipmgan")
 

@@ -18,6 +18,8 @@ from ipmgan.errors import DataError, PairingError, PluginError, UsageError
 from ipmgan.objectives.base import CriticKind
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
+SMALL = 2**24
+"""Networks of up to so many weights are made and tried in a blink; torch's meta device takes seconds to load."""
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -95,14 +97,18 @@ def _kind(config: RunConfig) -> CriticKind:
 def check(config: RunConfig) -> list[str]:
     """Warnings about the combination; raises `PairingError`, with reason and remedy, where it makes no sense.
 
-    Works on the meta device: nothing is allocated.
+    Allocates nothing that is large: such networks are tried on the meta device.
     """
     choose_device(config.schedule.device)
     _check_names(config)
     generator, critic = make_networks(config)
-    _check_generator(config, generator)
-    if critic is not None:
-        _check_critic(config, critic)
+    place, streams = torch.device("meta"), Streams(0, torch.device("cpu"))
+    if sum(p.numel() for net in (generator, critic) if net for p in net.parameters()) <= SMALL:
+        place, (generator, critic) = streams.device, make_networks(config, streams)
+    with streams.global_draws("probe", 0):
+        _check_generator(config, generator, place)
+        if critic is not None:
+            _check_critic(config, critic, place)
     has_batch_norm = any(
         isinstance(module, BATCH_NORM) for net in (generator, critic) if net for module in net.modules()
     )
@@ -138,9 +144,9 @@ def _check_names(config: RunConfig) -> None:
         )
 
 
-def _check_generator(config: RunConfig, generator: nn.Module) -> None:
+def _check_generator(config: RunConfig, generator: nn.Module, place: torch.device) -> None:
     spec = config.source.spec()
-    fake = _probe(generator, torch.empty(2, config.latent.dim, device="meta"), config.generator.name)
+    fake = _probe(generator, torch.zeros(2, config.latent.dim, device=place), config.generator.name)
     if fake.shape != (2, *spec.shape):
         raise PluginError(
             f"the generator {config.generator.name} makes {tuple(fake.shape)} of 2 latents, but 2 samples are "
@@ -148,7 +154,7 @@ def _check_generator(config: RunConfig, generator: nn.Module) -> None:
         )
 
 
-def _check_critic(config: RunConfig, critic: nn.Module) -> None:
+def _check_critic(config: RunConfig, critic: nn.Module, place: torch.device) -> None:
     assert config.critic is not None
     objective, enforcer = config.objective, config.lipschitz
     if enforcer.per_sample:
@@ -158,7 +164,7 @@ def _check_critic(config: RunConfig, critic: nn.Module) -> None:
                 f"{enforcer.name} needs a critic whose output for a sample depends on that sample alone, and "
                 f"{config.critic.name} has batch norm ({names[0]}): choose norm=layer or norm=none"
             )
-    out = _probe(critic, torch.empty(2, *config.source.spec().shape, device="meta"), config.critic.name)
+    out = _probe(critic, torch.zeros(2, *config.source.spec().shape, device=place), config.critic.name)
     shapes = {
         CriticKind.SCORE: "(N,)",
         CriticKind.LOGIT: "(N,)",

@@ -65,11 +65,13 @@ def restore(parts: Parts, step: Step, snapshot: Snapshot) -> None:
 
 def flat_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """An optimiser's state and settings by the names of the module's parameters; nothing before its first step."""
-    # Loaded here, for torch's checkpoints take as long to load as half of torch, and training starts without them.
+    if not optimizer.state:
+        return {}
+    # Loaded here, for it takes half as long to load as torch itself, and training starts without it.
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
     options = StateDictOptions(flatten_optimizer_state_dict=True)
-    return get_optimizer_state_dict(module, optimizer, options=options) if optimizer.state else {}
+    return get_optimizer_state_dict(module, optimizer, options=options)
 
 
 def set_flat_state(module: nn.Module, optimizer: torch.optim.Optimizer, flat: dict[str, Any]) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LABELS = {
     "estimate": "estimate, training batch",
@@ -29,6 +28,10 @@ NOT_METRICS = {"step", "critic_steps", "penalty", "lipschitz_bound", "steps_per_
 
 def draw_curves(run: Path) -> Path:
     """Write ``curves.png`` into a run's directory: estimates, losses, gradient norms and metrics over the steps."""
+    # Loaded here, for training starts without it.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     known = NOT_METRICS | {key for panel in PANELS for key in panel}
