@@ -95,6 +95,8 @@ def fixed_frequencies(kernel: Mixture, dimension: int, count: int, *, seed: int)
     >>> torch.equal(*[fixed_frequencies(Mixture("imq", (1.0,)), 2, 5, seed=3) for _ in range(2)])
     True
     """
+    if not torch.compiler.is_compiling():
+        return _remembered(kernel, dimension, count, seed)
     waves: Tensor = _draw(kernel.name, kernel.widths, dimension, count, seed)
     return waves
 

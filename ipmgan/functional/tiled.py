@@ -57,7 +57,7 @@ def tiled_mmd2(x: Tensor, y: Tensor, kernel: Mixture, *, unbiased: bool) -> Tens
 def mmd2_and_forces(
     x: Tensor, y: Tensor, name: str, widths: Sequence[float], unbiased: bool, wants_x: bool, wants_y: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`tiles.mmd2_and_forces` as an operator, which compilers and transforms take whole."""
+    """`tiles.mmd2_and_forces` as an operator, which compilers take whole."""
     kernel = Mixture(name, tuple(widths))
     return tiles.mmd2_and_forces(x, y, kernel, unbiased=unbiased, wanted=(wants_x, wants_y))
 
@@ -75,8 +75,11 @@ class _Tiled(torch.autograd.Function):
 
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        value, on_x, on_y = mmd2_and_forces(*inputs)
-        return value, on_x, on_y
+        if torch.compiler.is_compiling():
+            value, on_x, on_y = mmd2_and_forces(*inputs)
+            return value, on_x, on_y
+        x, y, name, widths, unbiased = inputs[:5]
+        return tiles.mmd2_and_forces(x, y, Mixture(name, widths), unbiased=unbiased, wanted=inputs[5:])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -55,6 +55,7 @@ class Block:
     pull: Tensor
 
 
+@torch.no_grad()
 def mmd2_and_forces(
     x: Tensor, y: Tensor, kernel: Mixture, *, unbiased: bool, wanted: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -192,11 +193,10 @@ def triton_is_there() -> bool:
 
 @functools.cache
 def _program(kernel: Mixture, *, few: bool, slopes: bool, compiled: bool) -> _Program:
-    """Distances (of few numbers), values and slopes of a tile: one compiled kernel, or strip by strip."""
+    """Values and slopes of a tile, from distances or from samples of few numbers: one compiled kernel, or strips."""
 
     def whole(left: Tensor, right: Tensor, tile: Tensor) -> Tensor:
-        squared = _differences(left, right) if few else tile
-        values, slope = kernel.with_slope(squared)
+        values, slope = kernel.with_slope(_differences(left, right) if few else tile)
         if slopes:
             tile.copy_(slope)
         return values.sum(1)
@@ -206,32 +206,24 @@ def _program(kernel: Mixture, *, few: bool, slopes: bool, compiled: bool) -> _Pr
         tops = range(0, len(tile), height)
         return torch.cat([whole(left[:, top : top + height], right, tile[top : top + height]) for top in tops])
 
-    if compiled:
-        fast = _compile(whole)
-        if _runs(fast, few=few):
-            return fast
-    return by_strips
+    fast = _compiled(whole, few=few) if compiled else None
+    return fast or by_strips
 
 
-def _compile(program: _Program) -> _Program:
-    """One program for tiles of any size, with the widths as constants; each kernel has its own."""
-    fast: _Program = torch.compile(program, dynamic=True)
+def _compiled(program: _Program, *, few: bool) -> _Program | None:
+    """A program for tiles of any size; None where it cannot be made, as there may be no compiler for C++."""
+    compiled: _Program = torch.compile(program, dynamic=True)
 
-    def run(left: Tensor, right: Tensor, tile: Tensor) -> Tensor:
-        with torch._dynamo.config.patch(specialize_float=True, recompile_limit=64):
-            return fast(left, right, tile)
+    def fast(left: Tensor, right: Tensor, tile: Tensor) -> Tensor:
+        with torch._dynamo.config.patch(specialize_float=True, recompile_limit=256):  # the widths are constants
+            return compiled(left, right, tile)
 
-    return run
-
-
-def _runs(program: _Program, *, few: bool) -> bool:
-    """Whether a compiled program can be made here: there may be no compiler for C++."""
     sample = torch.rand(2 if few else 0, 48)
     try:
-        program(sample, sample[:, :40].clone(), torch.rand(48, 40))
+        fast(sample, sample[:, :40].clone(), torch.rand(48, 40))
     except RuntimeError:
-        return False
-    return True
+        return None
+    return fast
 
 
 def _differences(left: Tensor, right: Tensor) -> Tensor:
