@@ -44,9 +44,9 @@ def _draw_points(path: Path, fake: Tensor, real: Tensor | None) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5, 5), dpi=110, layout="constrained")
+    figure = Figure(figsize=(5, 5), dpi=110)
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes = figure.add_axes((0.1, 0.07, 0.87, 0.9))
     groups = [("real", real, "0.6")] if real is not None else []
     for label, points, colour in (*groups, ("generated", fake, "tab:blue")):
         values = torch.nan_to_num(points.detach().float().cpu()).numpy()

@@ -37,8 +37,11 @@ def draw_curves(run: Path) -> Path:
     known = NOT_METRICS | {key for panel in PANELS for key in panel}
     metrics = tuple(dict.fromkeys(key for record in records for key in record if key not in known))
     panels = [panel for panel in (*PANELS, metrics) if any(key in record for record in records for key in panel)]
-    figure = Figure(figsize=(4.2 * len(panels), 3.4), dpi=110, layout="constrained")
+    width, height = 4.2 * len(panels), 3.4
+    figure = Figure(figsize=(width, height), dpi=110)
     FigureCanvasAgg(figure)
+    # Margins in inches: finding the best ones takes as long as drawing.
+    figure.subplots_adjust(0.75 / width, 0.5 / height, 1 - 0.15 / width, 1 - 0.25 / height, wspace=0.9 / 3.3)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw(axes, records, panel)
     path = run / "curves.png"
@@ -50,6 +53,8 @@ def _draw(axes: Axes, records: Sequence[Mapping[str, Any]], keys: Sequence[str])
     for key in keys:
         points = [(record["step"], record[key]) for record in records if record.get(key) is not None]
         if points:
-            axes.plot(*zip(*points, strict=True), label=LABELS.get(key, key), linewidth=1.2)
+            marker = "o" if len(points) == 1 else ""
+            axes.plot(*zip(*points, strict=True), label=LABELS.get(key, key), linewidth=1.2, marker=marker)
     axes.set_xlabel("generator steps")
+    axes.ticklabel_format(axis="y", scilimits=(-2, 4))
     axes.legend(frameon=False, fontsize=8)
