@@ -145,6 +145,34 @@ def test_a_pure_function_gives_the_gradients_of_a_backward_pass() -> None:
     assert not any(value.requires_grad for value in again.values())
 
 
+@pytest.mark.parametrize(("critic", "apart"), [("mlp:width=8,norm=layer", False), ("mlp:width=8,norm=batch", True)])
+@pytest.mark.parametrize("batch", [8, 6])
+def test_both_batches_go_through_the_critic_as_one_where_nothing_tells(critic: str, apart: bool, batch: int) -> None:
+    step = run(False, steps=1, objective="wgan", lipschitz="clip", critic=critic, batch=batch)
+    net, loss = step.parts.critic, step.critic_loss
+    assert net is not None
+    sizes: list[int] = []
+    net[0].register_forward_hook(lambda _, args, out: sizes.append(len(out)))
+    inputs = step.critic_inputs()
+    _, together = loss(*inputs)
+    assert sizes == ([batch] * 2 if apart or batch == 6 else [2 * batch])
+    net.register_forward_hook(lambda *_: None)  # A hook is to see real and generated samples apart.
+    _, one_by_one = loss(*inputs)
+    assert sizes[-2:] == [batch] * 2
+    for name, value in one_by_one.items():
+        torch.testing.assert_close(together[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_what_cancels_between_the_batches_leaves_no_rounding() -> None:
+    for batch in (8, 6):
+        step = run(False, steps=3, objective="wgan", lipschitz="clip", critic="mlp:width=8", batch=batch)
+        assert step.parts.critic is not None
+        last = [p for p in step.parts.critic.parameters() if p.shape == (1,)]
+        assert len(last) == 1
+        assert last[0].grad is not None
+        assert float(last[0].grad) == 0
+
+
 def test_a_run_goes_on_across_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ways, "compiled", aot)
     settings = {"objective": "wgan", "lipschitz": "gp"}

@@ -17,6 +17,19 @@ Seen = dict[str, Tensor]
 A table of those that there are, since torch's transforms return nothing but tensors."""
 
 
+SAMPLEWISE = (
+    *(nn.Sequential, nn.Flatten, nn.Unflatten, nn.Linear, nn.LayerNorm),
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *(nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Softplus),
+)
+"""Layers that put out for a sample what that sample alone decides, and draw nothing."""
+
+
+def samplewise(net: nn.Module | None) -> bool:
+    """Whether a network is known to treat each sample by itself, so that two batches can go through it as one."""
+    return net is not None and all(type(module) in SAMPLEWISE for module in net.modules())
+
+
 class Loss(nn.Module):
     """Maps a step's inputs to the scalar that is minimised, and to what is looked at."""
 
@@ -49,6 +62,10 @@ class CriticLoss(Loss):
 
     trained = "critic"
 
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._samplewise = samplewise(parts.critic)
+
     def forward(self, real: Tensor, latents: Tensor, drawn: Tensor | None) -> tuple[Tensor, Seen]:
         """The scalar to minimise; `drawn` are the enforcer's random numbers."""
         objective, enforcer, critic = self.config.objective, self.config.lipschitz, self.critic
@@ -56,7 +73,7 @@ class CriticLoss(Loss):
         with torch.no_grad(), self.precision():
             fake = self.generator(latents).float()
         with self.precision():
-            on_real, on_fake = critic(real).float(), critic(fake).float()
+            on_real, on_fake = self._both(critic, real, fake)
         loss = scalar(objective.name, "critic loss", objective.critic_loss(on_real, on_fake))
         penalty = enforcer.penalty(critic, real, fake, drawn)
         seen = {"loss": loss.detach(), "real": on_real.detach(), "fake": on_fake.detach()}
@@ -64,6 +81,18 @@ class CriticLoss(Loss):
             return loss, seen
         scalar(enforcer.name, "penalty", penalty)
         return loss + penalty, seen | {"penalty": penalty.detach()}
+
+    def _both(self, critic: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """The critic's outputs on both batches: as one, which is faster, where nothing can tell the difference.
+
+        That takes a batch whose 1/N is exact: what cancels between the two, such as the gradient of a last bias, then
+        cancels to 0 in any order of summation, and leaves no rounding for adaptive optimisers to blow up.
+        """
+        hooked = critic._forward_hooks or critic._forward_pre_hooks
+        if self._samplewise and len(real).bit_count() == 1 and not hooked:
+            out = critic(torch.cat([real, fake])).float()
+            return out[: len(real)], out[len(real) :]
+        return critic(real).float(), critic(fake).float()
 
 
 class GeneratorLoss(Loss):

@@ -12,7 +12,7 @@ from torch.func import vmap
 
 from ipmgan.engine.losses import Loss, Seen
 from ipmgan.engine.step import Step
-from ipmgan.engine.ways import Functional, compiled, compiled_update, or_else, pure
+from ipmgan.engine.ways import Functional, compiled, compiled_update, or_else, pure, steady
 from ipmgan.errors import DivergedError, PairingError
 from ipmgan.settings import Optimizer
 
@@ -103,7 +103,7 @@ class Side:
         self.gradients: Callable[..., Seen] = Functional(gradients, trained, held, stack.buffers)
         self._step: Callable[[], None] = self._optimizer.step
         if compile:
-            fast = Functional(compiled(gradients), trained, held, stack.buffers)
+            fast = Functional(steady(compiled(gradients)), trained, held, stack.buffers)
             self.gradients = or_else(fast, self.gradients, f"the {losses[0].trained} step")
             self._step = compiled_update(self._optimizer, None, self._step)
         critics = [loss.critic for loss in losses] if losses[0].trained == "critic" else []
