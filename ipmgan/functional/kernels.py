@@ -260,10 +260,13 @@ class _Sum(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Tensor, Mixture], output: tuple[Tensor, Tensor]) -> None:
         ctx.save_for_backward(inputs[0], output[1])
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # no zeros for that
         ctx.kernel = inputs[1]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None]:
+        if grads[0] is None:
+            return None, None
         squared, slope = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody will differentiate this gradient: the slope needs its own graph
             slope = ctx.kernel.with_slope(squared)[1]

@@ -85,17 +85,21 @@ class _Tiled(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
         ctx.save_for_backward(*inputs[:2], *output[1:])
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # no zeros for those
         ctx.settings, ctx.wanted = inputs[2:5], inputs[5:]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        scale = grads[0]
+        if scale is None:
+            return (None,) * 7
         x, y, on_x, on_y = ctx.saved_tensors
         needs_x, needs_y = ctx.needs_input_grad[:2]
         if (needs_x and not ctx.wanted[0]) or (needs_y and not ctx.wanted[1]):  # a transform hid the need
             _, on_x, on_y = _Tiled.apply(x, y, *ctx.settings, needs_x, needs_y)
         if torch.is_grad_enabled():  # somebody may differentiate this gradient
             on_x, on_y = _Forces.apply(x, y, on_x, on_y, *ctx.settings)
-        return grads[0] * on_x if needs_x else None, grads[0] * on_y if needs_y else None, *[None] * 5
+        return scale * on_x if needs_x else None, scale * on_y if needs_y else None, *[None] * 5
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
