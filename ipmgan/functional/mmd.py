@@ -4,6 +4,11 @@
 
 the squared supremum of E f(X) - E f(Y) over the unit ball ‖f‖_H ≤ 1 of the kernel's space. X are N samples, Y are M, of
 K numbers each. In float32 the value is a difference of means near k(0), so that its absolute error is some 1e-7 · k(0).
+
+Under a `Mixture` (a kernel of `KERNELS` with its widths) no N x M matrix is held: value and gradient are summed tile by
+tile in one pass, in O((N + M) K) memory beyond the inputs (`tiles`). Any other function of squared distances takes the
+matrix, and so do second derivatives, small batches in compiled or stacked code or on a GPU, and devices without tiles.
+Which way is taken changes the result by rounding alone.
 """
 
 from __future__ import annotations
