@@ -5,8 +5,8 @@ mixture. The mixture is summed as it is computed, and with it its derivative φ'
 pass, however many widths there are. Second derivatives work too.
 
 Exponentials whose rates are powers of two of one another come from one by repeated squaring, at most up to its 16th
-power. That multiplies the relative error by the power: a value is right to 2e-6 of itself in float32 (4e-15 in float64),
-where the exponential taken directly is right to 1e-7.
+power. That multiplies the relative error by the power: a value is right to 2e-6 of itself in float32 and to 4e-15 in
+float64, where the exponential taken directly is right to 1e-7 and 2e-16.
 """
 
 from __future__ import annotations
