@@ -42,6 +42,7 @@ from ipmgan.data import (
     TwoGaussians,
 )
 from ipmgan.data.decode import resize
+from ipmgan.data.digits import _levels
 from ipmgan.errors import DataError, UsageError
 
 TOYS: tuple[Source, ...] = (Ring8(), Grid25(), SwissRoll(), TwoGaussians(), ParallelLines(), Gaussian())
@@ -200,6 +201,17 @@ def test_gaussians_have_their_moments() -> None:
 
 
 # Embedded images
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_digits_are_those_of_scikit_learn_whether_or_not_it_is_imported(
+    moved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sklearn.datasets import load_digits
+
+    if moved:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert torch.equal(_levels().flatten(1), torch.from_numpy(load_digits().data))
 
 
 def test_digits_are_exact_and_their_splits_disjoint() -> None:
