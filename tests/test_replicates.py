@@ -268,6 +268,7 @@ def test_interrupted_replicates_end_like_uninterrupted_ones(singles: dict[int, P
 
 def test_replicates_go_on_to_a_new_total(singles: dict[int, Path], tmp_path: Path) -> None:
     ipmgan.train(**{**TINY, "steps": 4}, replicates=3, out=tmp_path / "runs")
+    (tmp_path / "runs" / "seed-4-of-old").mkdir()  # No seed's own.
     ipmgan.resume(tmp_path / "runs", steps=6)
     for seed in SEEDS:
         assert_close(saved(tmp_path / "runs" / f"seed-{seed}"), saved(singles[seed]))

@@ -71,7 +71,10 @@ class Replicates:
     @classmethod
     def resume(cls, path: str | Path, *, steps: int | None = None) -> Replicates:
         """The replicates under a directory, each put to its last valid checkpoint; raises as `Trainer.resume` does."""
-        places = sorted(Path(path).glob(f"{SEED}*"), key=lambda place: int(place.name.removeprefix(SEED)))
+        places = sorted(
+            (place for place in Path(path).glob(f"{SEED}*") if place.name.removeprefix(SEED).isdecimal()),
+            key=lambda place: int(place.name.removeprefix(SEED)),
+        )
         if not places:
             raise CheckpointError(f"{path} holds no replicates: it has no {SEED}* directories")
         data = Data.of(RunDir(places[0]).config())
