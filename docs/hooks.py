@@ -19,6 +19,8 @@ KINDS = {
     "network": ("Networks", "Families of generators and critics: `--generator` and `--critic`."),
     "source": ("Sources", "Where real samples come from: `--source`."),
     "metric": ("Metrics", "Numbers about samples that no critic has a hand in: `metrics` in a configuration file."),
+    "perturbation": ("Perturbations", "What is done to everything that the critic sees: `--perturbation`."),
+    "tracker": ("Trackers", "Where metrics and pictures are sent besides the run's directory: `--tracker`."),
 }
 
 

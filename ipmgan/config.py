@@ -24,16 +24,20 @@ from ipmgan.lipschitz.base import LipschitzEnforcer
 from ipmgan.metrics.base import Metric
 from ipmgan.networks.base import Network
 from ipmgan.objectives.base import CriticKind, Objective
+from ipmgan.perturbations.base import Perturbation
 from ipmgan.plugin import Plugin, option
 from ipmgan.registry import registry, table_of
 from ipmgan.selection import Table, build, fields_of, parse_selection
 from ipmgan.settings import Latent, Optimizer, canonical
+from ipmgan.trackers.base import Tracker
 
 BUILT_IN: Table = {
     "lipschitz": "none",
     "source": "digits",
     "generator": "mlp",
+    "perturbation": "none",
     "metrics": ["sliced-wasserstein"],
+    "tracker": [],
     "latent": "normal:dim=100",
     "steps": 10_000,
     "batch": 64,
@@ -41,11 +45,20 @@ BUILT_IN: Table = {
     "generator_optimizer": "Adam:lr=2e-4,betas=[0.5,0.999]",
     "critic_optimizer": "Adam:lr=2e-4,betas=[0.5,0.999]",
 }
-PLUGINS = {"objective": "objective", "lipschitz": "lipschitz", "source": "source", "generator": "network"}
+PLUGINS = {
+    "objective": "objective",
+    "lipschitz": "lipschitz",
+    "source": "source",
+    "generator": "network",
+    "perturbation": "perturbation",
+}
+LISTS = {"metrics": "metric", "tracker": "tracker"}
 OPTIMIZERS = ("generator_optimizer", "critic_optimizer")
 TABLES = (*PLUGINS, "critic", "latent", *OPTIMIZERS)
 ABSENT: Table = {"name": "none"}
 """How a table says that there is no critic."""
+LATER: Table = {"perturbation": "none", "tracker": []}
+"""What the complete tables of earlier versions do not have."""
 
 
 @attrs.frozen(kw_only=True)
@@ -80,7 +93,9 @@ class RunConfig:
     source: Source
     generator: Network
     critic: Network | None
+    perturbation: Perturbation
     metrics: tuple[Metric, ...]
+    trackers: tuple[Tracker, ...]
     latent: Latent
     generator_optimizer: Optimizer
     critic_optimizer: Optimizer
@@ -88,8 +103,9 @@ class RunConfig:
 
     @property
     def plugins(self) -> tuple[Plugin, ...]:
-        """Every plugin in use."""
-        parts = (self.objective, self.lipschitz, self.source, self.generator, self.critic, *self.metrics)
+        """Every plugin that has a hand in the result: all but the trackers."""
+        networks = (self.generator, self.critic)
+        parts = (self.objective, self.lipschitz, self.source, *networks, self.perturbation, *self.metrics)
         return tuple(part for part in parts if part is not None)
 
     @property
@@ -99,7 +115,8 @@ class RunConfig:
 
     def table(self) -> Table:
         """The configuration as a table that `resolve` turns back into an equal one."""
-        table: Table = {**attrs.asdict(self.schedule), "metrics": [table_of(metric) for metric in self.metrics]}
+        table: Table = attrs.asdict(self.schedule)
+        table |= {"metrics": [*map(table_of, self.metrics)], "tracker": [*map(table_of, self.trackers)]}
         for key in PLUGINS:
             table[key] = table_of(getattr(self, key))
         table["critic"] = dict(ABSENT) if self.critic is None else table_of(self.critic)
@@ -129,7 +146,7 @@ def configure(*, preset: str | None = None, config: str | Path | None = None, **
 
 def resolve(*layers: Mapping[str, Any]) -> RunConfig:
     """Merge the layers over the defaults of the plugins that they choose; the last one wins."""
-    allowed = (*TABLES, "metrics", "lr", *fields_of(Schedule))
+    allowed = (*TABLES, *LISTS, "lr", *fields_of(Schedule))
     for key in itertools.chain(*layers):
         if key not in allowed:
             raise UsageError(choose_from("setting of a run named", key, allowed))
@@ -146,12 +163,14 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
 
 def from_table(table: Mapping[str, Any]) -> RunConfig:
     """The configuration that a complete table, such as `RunConfig.table` makes, stands for: no default is merged in."""
-    merged = _normal(table)
-    missing = [key for key in (*PLUGINS, "metrics", *OPTIMIZERS, "latent") if key not in merged]
+    merged = _normal(LATER | dict(table))
+    missing = [key for key in (*PLUGINS, *LISTS, *OPTIMIZERS, "latent") if key not in merged]
     if missing:
         raise UsageError(f"the configuration lacks {', '.join(missing)}")
     parts: dict[str, Any] = {key: registry().make(kind, merged.pop(key)) for key, kind in PLUGINS.items()}
-    parts["metrics"] = tuple(registry().make("metric", selection) for selection in merged.pop("metrics"))
+    for key, kind in LISTS.items():
+        parts[key] = tuple(registry().make(kind, selection) for selection in merged.pop(key))
+    parts["trackers"] = parts.pop("tracker")
     critic = merged.pop("critic", None)
     parts |= {key: Optimizer.from_table(merged.pop(key), what=key) for key in OPTIMIZERS}
     parts["latent"] = build(Latent, merged.pop("latent"), what="latent")
@@ -204,11 +223,12 @@ def _normal(layer: Mapping[str, Any]) -> Table:
                 table[key]["name"] = canonical(str(table[key]["name"]))
         if rate is not None and key in OPTIMIZERS:
             table[key] = {"lr": rate, **table.get(key, {})}
-    if "metrics" in table:
-        listed = table["metrics"]
-        if isinstance(listed, str) or not isinstance(listed, Iterable):
-            raise UsageError(f"metrics = {listed!r}: must be a list of metrics")
-        table["metrics"] = [_as_table(item, "metrics") for item in listed]
+    for key, kind in LISTS.items():
+        if key in table:
+            listed = table[key]
+            if isinstance(listed, str | Mapping) or not isinstance(listed, Iterable):
+                raise UsageError(f"{key} = {listed!r}: must be a list of {kind}s")
+            table[key] = [_as_table(item, key) for item in listed]
     return table
 
 

@@ -25,7 +25,9 @@ from ipmgan.lipschitz.base import LipschitzEnforcer
 from ipmgan.metrics.base import Metric
 from ipmgan.networks.base import Network
 from ipmgan.objectives.base import Objective
+from ipmgan.perturbations.base import Perturbation
 from ipmgan.plugin import Plugin
+from ipmgan.trackers.base import Tracker
 
 GROUP = "ipmgan"
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -112,10 +114,46 @@ def ipmgan_metrics() -> Sequence[type[Metric]]:  # type: ignore[empty-body]
     """
 
 
+@hookspec
+def ipmgan_perturbations() -> Sequence[type[Perturbation]]:  # type: ignore[empty-body]
+    """Perturbations. One that hides a share of the coordinates::
+
+    @attrs.frozen(kw_only=True)
+    class Hide(Perturbation):
+        name = "hide"
+        share: float = option(0.1, help="of the coordinates", at_least=0, at_most=1)
+
+        def draw(self, shape, generator, *, done):
+            return torch.rand(shape, generator=generator, device=generator.device) >= self.share
+
+        def perturb(self, samples, drawn):
+            return samples * drawn
+    """
+
+
+@hookspec
+def ipmgan_trackers() -> Sequence[type[Tracker]]:  # type: ignore[empty-body]
+    """Trackers. One that prints::
+
+    class Printing(Tracking):
+        def log(self, record):
+            print(record["step"], record["held_out_estimate"])
+
+    @attrs.frozen(kw_only=True)
+    class Print(Tracker):
+        name = "print"
+
+        def open(self, run, settings):
+            return Printing()
+    """
+
+
 HOOKS: dict[str, type[Plugin]] = {
     "ipmgan_objectives": Objective,
     "ipmgan_lipschitz": LipschitzEnforcer,
     "ipmgan_networks": Network,
     "ipmgan_sources": Source,
     "ipmgan_metrics": Metric,
+    "ipmgan_perturbations": Perturbation,
+    "ipmgan_trackers": Tracker,
 }

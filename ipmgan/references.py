@@ -59,6 +59,14 @@ PRINCIPLED = Reference(
     venue="International Conference on Learning Representations",
     arxiv="1701.04862",
 )
+INSTANCE_NOISE = Reference(
+    key="sonderby2017amortised",
+    title="Amortised MAP Inference for Image Super-resolution",
+    authors=("Casper Kaae Sønderby", "Jose Caballero", "Lucas Theis", "Wenzhe Shi", "Ferenc Huszár"),
+    year=2017,
+    venue="International Conference on Learning Representations",
+    arxiv="1610.04490",
+)
 WGAN_GP = Reference(
     key="gulrajani2017improved",
     title="Improved Training of Wasserstein GANs",

@@ -24,6 +24,8 @@ import ipmgan.lipschitz
 import ipmgan.metrics
 import ipmgan.networks
 import ipmgan.objectives
+import ipmgan.perturbations
+import ipmgan.trackers
 from ipmgan import hookspecs
 from ipmgan.data.base import Source
 from ipmgan.errors import PluginError, UsageError, choose_from
@@ -32,8 +34,10 @@ from ipmgan.lipschitz.base import LipschitzEnforcer
 from ipmgan.metrics.base import Metric
 from ipmgan.networks.base import Network
 from ipmgan.objectives.base import Objective
+from ipmgan.perturbations.base import Perturbation
 from ipmgan.plugin import Plugin
 from ipmgan.selection import Table, build, converter, fields_of, parse_selection
+from ipmgan.trackers.base import Tracker
 
 SWITCH = "IPMGAN_PLUGINS"
 OWN = "ipmgan"
@@ -62,6 +66,14 @@ class Builtins:
     @hookimpl
     def ipmgan_metrics(self) -> Sequence[type[Metric]]:
         return ipmgan.metrics.BUILTIN
+
+    @hookimpl
+    def ipmgan_perturbations(self) -> Sequence[type[Perturbation]]:
+        return ipmgan.perturbations.BUILTIN
+
+    @hookimpl
+    def ipmgan_trackers(self) -> Sequence[type[Tracker]]:
+        return ipmgan.trackers.BUILTIN
 
 
 @attrs.frozen(kw_only=True)

@@ -1,0 +1,79 @@
+"""TensorBoard."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import tomli_w
+
+from ipmgan.errors import UsageError
+from ipmgan.plugin import option
+from ipmgan.trackers.base import Tracker, Tracking
+
+
+@attrs.frozen(kw_only=True)
+class TensorBoard(Tracker):
+    """Writes a run's metrics, pictures and settings for TensorBoard, into ``tensorboard/`` in the run's directory.
+
+        pip install "ipmgan[tensorboard]"
+        tensorboard --logdir runs
+
+    shows all runs under ``runs/`` beside each other. Lines that a resumed run makes again replace those that were
+    written before.
+    """
+
+    name = "tensorboard"
+
+    pictures: bool = option(True, help="whether to write the pictures of samples too")
+
+    def check(self) -> None:
+        """Raise `UsageError` where TensorBoard is not installed."""
+        if importlib.util.find_spec("tensorboard") is None:
+            raise UsageError('the tracker tensorboard needs a package: pip install "ipmgan[tensorboard]"')
+
+    def open(self, run: Path, settings: Mapping[str, Any]) -> Tracking:
+        """Write the settings, and what follows."""
+        self.check()
+        from torch.utils.tensorboard import SummaryWriter  # An optional package, which takes seconds to load.
+
+        writer = SummaryWriter(str(run / "tensorboard"), purge_step=_last_step(run) + 1)  # type: ignore[no-untyped-call]
+        writer.add_text("settings", f"```\n{tomli_w.dumps(settings)}```")  # type: ignore[no-untyped-call]
+        return Writing(writer, pictures=self.pictures)
+
+
+class Writing(Tracking):
+    """A run whose event file is open."""
+
+    def __init__(self, writer: Any, *, pictures: bool) -> None:
+        self._writer = writer
+        self._pictures = pictures
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Write every number."""
+        for name, value in record.items():
+            if isinstance(value, int | float):
+                self._writer.add_scalar(name, value, record["step"])
+        self._writer.flush()
+
+    def picture(self, step: int, path: Path) -> None:
+        """Write the picture, where pictures are wanted."""
+        if self._pictures:
+            from torchvision.io import ImageReadMode, read_image  # Takes a second to load.
+
+            self._writer.add_image("samples", read_image(str(path), ImageReadMode.RGB), step)
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._writer.close()
+
+
+def _last_step(run: Path) -> int:
+    """The step of the last line of metrics; -1 before the first."""
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return int(json.loads(lines[-1])["step"]) if lines else -1
