@@ -52,13 +52,16 @@ from ipmgan.lipschitz import (
 from ipmgan.metrics import Metric, SlicedWasserstein
 from ipmgan.networks import DCGAN, MLP, AutoEncoder, DCGANConstant, Network
 from ipmgan.objectives import EBGAN, MMD, WGAN, CriticKind, Minimax, NonSaturating, Objective
+from ipmgan.perturbations import Noise, NoPerturbation, Perturbation
 from ipmgan.plugin import Plugin, Quantity, Training, option
 from ipmgan.references import Reference
 from ipmgan.registry import Registry
 from ipmgan.settings import Latent, Optimizer
+from ipmgan.trackers import CSV, TensorBoard, Tracker, Tracking
 
 __all__ = [
     "CIFAR10",
+    "CSV",
     "DCGAN",
     "EBGAN",
     "LSUN",
@@ -88,11 +91,14 @@ __all__ = [
     "Minimax",
     "Network",
     "NoEnforcer",
+    "NoPerturbation",
+    "Noise",
     "NonSaturating",
     "Objective",
     "Optimizer",
     "PairingError",
     "ParallelLines",
+    "Perturbation",
     "Photos",
     "Plan",
     "Plugin",
@@ -112,7 +118,10 @@ __all__ = [
     "Sphere",
     "Streamed",
     "SwissRoll",
+    "TensorBoard",
     "TensorFile",
+    "Tracker",
+    "Tracking",
     "Trainer",
     "Training",
     "TwoGaussians",

@@ -18,6 +18,12 @@ def train(
     generator: Annotated[str | None, typer.Option(help="The generator's network.", metavar=SELECTION)] = None,
     critic: Annotated[str | None, typer.Option(help="The critic's network.", metavar=SELECTION)] = None,
     latent: Annotated[str | None, typer.Option(help="normal or uniform, with dim=.", metavar=SELECTION)] = None,
+    perturbation: Annotated[
+        str | None, typer.Option(help="What is done to all that the critic sees.", metavar=SELECTION)
+    ] = None,
+    tracker: Annotated[
+        list[str] | None, typer.Option(help="Also send metrics there; may be repeated.", metavar=SELECTION)
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Start from a preset (see: ipmgan presets list).")] = None,
     config: Annotated[Path | None, typer.Option(help="Start from a TOML file, such as a run's config.toml.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's directory; else a new one under runs/.")] = None,
@@ -34,7 +40,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Decides weights, data order and every draw.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32, or bf16 for the networks' forward passes.")] = None,
-    compile: Annotated[str | None, typer.Option(help="Compile the step: on, off, or auto for long runs.")] = None,
+    compile: Annotated[str | None, typer.Option(help="Compile the step: on, off, graph (CUDA), or auto for long runs.")] = None,
     replicates: Annotated[int, typer.Option(help="So many seeds at once, from --seed on.", min=1)] = 1,
     log_every: Annotated[int | None, typer.Option(help="Steps between lines of metrics.")] = None,
     sample_every: Annotated[int | None, typer.Option(help="Steps between pictures and metrics.")] = None,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ipmgan.trackers.base import Tracker, Tracking
+from ipmgan.trackers.csvfile import CSV
 from ipmgan.trackers.tensorboard import TensorBoard
 
-BUILTIN: tuple[type[Tracker], ...] = (TensorBoard,)
+BUILTIN: tuple[type[Tracker], ...] = (CSV, TensorBoard)
 
-__all__ = ["BUILTIN", "TensorBoard", "Tracker", "Tracking"]
+__all__ = ["BUILTIN", "CSV", "TensorBoard", "Tracker", "Tracking"]

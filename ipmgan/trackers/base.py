@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,3 +43,9 @@ class Tracker(Plugin):
         `settings` are those of its ``config.toml``. In a run that is resumed, ``metrics.jsonl`` holds the lines up to
         the checkpoint that it goes on from; later ones, which may have been tracked before, come again.
         """
+
+
+def last_step(run: Path) -> int:
+    """The step of a run's last line of metrics; -1 before the first."""
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return int(json.loads(lines[-1])["step"]) if lines else -1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import tomli_w
 
 from ipmgan.errors import UsageError
 from ipmgan.plugin import option
-from ipmgan.trackers.base import Tracker, Tracking
+from ipmgan.trackers.base import Tracker, Tracking, last_step
 
 
 @attrs.frozen(kw_only=True)
@@ -41,7 +40,7 @@ class TensorBoard(Tracker):
         self.check()
         from torch.utils.tensorboard import SummaryWriter  # An optional package, which takes seconds to load.
 
-        writer = SummaryWriter(str(run / "tensorboard"), purge_step=_last_step(run) + 1)  # type: ignore[no-untyped-call]
+        writer = SummaryWriter(str(run / "tensorboard"), purge_step=last_step(run) + 1)  # type: ignore[no-untyped-call]
         writer.add_text("settings", f"```\n{tomli_w.dumps(settings)}```")  # type: ignore[no-untyped-call]
         return Writing(writer, pictures=self.pictures)
 
@@ -71,9 +70,3 @@ class Writing(Tracking):
     def close(self) -> None:
         """Close the event file."""
         self._writer.close()
-
-
-def _last_step(run: Path) -> int:
-    """The step of the last line of metrics; -1 before the first."""
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return int(json.loads(lines[-1])["step"]) if lines else -1
