@@ -18,6 +18,7 @@ from ipmgan.engine.run import Run
 from ipmgan.engine.rundir import RunDir, writing
 from ipmgan.engine.state import capture, restore
 from ipmgan.engine.step import Step
+from ipmgan.engine.tracking import Tracked, check_trackers
 from ipmgan.engine.ways import worth_compiling
 from ipmgan.errors import CheckpointError, UsageError
 from ipmgan.lipschitz import Certificate
@@ -64,6 +65,7 @@ class Trainer:
     def _start(self, config: RunConfig, out: str | Path | None, data: Data | None = None) -> None:
         if out is not None:
             RunDir.refuse_taken(Path(out))
+        check_trackers(config)
         self._prepare(config, data)
         self.run_dir = RunDir.create(self.config, out)
 
@@ -125,16 +127,23 @@ class Trainer:
 
     def __iter__(self) -> Iterator[dict[str, Any] | None]:
         """Train, yielding after each step its line of metrics, or None for a step without one."""
-        clock, start = Clock(self._step), self.step
+        start = self.step
         with self.run_dir.locked():
             self._check_place()
-            while not self.finished and not self._stop:
-                with self._explaining():
-                    record = self._advance(clock)
-                yield record
-            self._stop = False
-            if self.step > start:
-                self.save()
+            with self._tracking():
+                clock = Clock(self._step)
+                while not self.finished and not self._stop:
+                    with self._explaining():
+                        record = self._advance(clock)
+                    yield record
+                self._stop = False
+                if self.step > start:
+                    self.save()
+
+    def _tracking(self) -> contextlib.AbstractContextManager[None]:
+        """Have what is logged in a block tracked; nothing is opened where no step is left."""
+        self._tracked = Tracked(self.config, self.run_dir.path, self._parts.streams)
+        return contextlib.nullcontext() if self.finished else self._tracked.opened()
 
     def _check_place(self) -> None:
         """Refuse where the run has gone on without this trainer, or where its disk is nearly full."""
@@ -178,12 +187,15 @@ class Trainer:
             record = measure(self._parts, self._step) | clock.rates(self.config.schedule.batch)
             if picture:
                 record |= quality(self._parts, self.step)
-                self._draw()
+                path = self._draw()
         self.run_dir.log(record)
+        self._tracked.log(record)
+        if picture:
+            self._tracked.picture(self.step, path)
         clock.restart()
         return record
 
-    def _draw(self) -> None:
+    def _draw(self) -> Path:
         parts, spec = self._parts, self.config.source.spec()
         images = len(spec.shape) == 3
         count = IMAGES_SHOWN if images else POINTS_SHOWN
@@ -192,6 +204,7 @@ class Trainer:
         picture = self.run_dir.samples / f"{self.step:09d}.png"
         with writing(picture):
             draw_samples(picture, fake, real, spec.bounds)
+        return picture
 
     def save(self) -> Path:
         """Write a checkpoint of this moment; raises `DivergedError` rather than save what is not finite."""

@@ -18,6 +18,7 @@ from ipmgan.engine.measure import Clock
 from ipmgan.engine.run import Run
 from ipmgan.engine.rundir import RunDir
 from ipmgan.engine.step import Step
+from ipmgan.engine.tracking import check_trackers
 from ipmgan.engine.vector import VectorStep, check_vectorised
 from ipmgan.engine.ways import worth_compiling
 from ipmgan.errors import CheckpointError, DivergedError, UsageError
@@ -52,6 +53,7 @@ class Replicates:
             RunDir.refuse_taken(Path(out))
         check(first)
         versions(first.plugins)
+        check_trackers(first)
         data = Data.of(first)
         check_vectorised(Step(build(first, data)))
         path = RunDir.claim(first, out)
@@ -115,11 +117,14 @@ class Replicates:
 
     def __iter__(self) -> Iterator[dict[str, Any] | None]:
         """Train, yielding after each step the line of means, or None for a step without one."""
-        clocks, start = [Clock(trainer._step) for trainer in self.trainers], self.step
+        start = self.step
         with contextlib.ExitStack() as locks:
             for trainer in self.trainers:
                 locks.enter_context(trainer.run_dir.locked())
                 trainer._check_place()
+            for trainer in self.trainers:
+                locks.enter_context(trainer._tracking())
+            clocks = [Clock(trainer._step) for trainer in self.trainers]
             self._catch_up(clocks)
             while not self.finished and not self._stop:
                 with self.trainers[0]._explaining():
