@@ -104,7 +104,8 @@ BUILT_IN = names_of(Registry())
 def test_builtins_alone_have_every_kind_and_nothing_broken() -> None:
     made = Registry()
     assert {entry.distribution for entry in made.entries()} == {"ipmgan"}
-    assert {entry.plugin.kind for entry in made.entries()} == {"objective", "lipschitz", "network", "source", "metric"}
+    kinds = {"objective", "lipschitz", "network", "source", "metric", "perturbation", "tracker"}
+    assert {entry.plugin.kind for entry in made.entries()} == kinds
     assert made.broken == []
     assert made.find("objective", "nsgan") is made.find("objective", "nonsaturating")
 
