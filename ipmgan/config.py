@@ -57,8 +57,8 @@ OPTIMIZERS = ("generator_optimizer", "critic_optimizer")
 TABLES = (*PLUGINS, "critic", "latent", *OPTIMIZERS)
 ABSENT: Table = {"name": "none"}
 """How a table says that there is no critic."""
-LATER: Table = {"perturbation": "none", "tracker": []}
-"""What the complete tables of earlier versions do not have."""
+LATER: Table = {"perturbation": {"name": "none"}, "tracker": []}
+"""What the complete tables of earlier versions do not have, as they would say it."""
 
 
 @attrs.frozen(kw_only=True)
