@@ -21,8 +21,8 @@ class Perturbation(Plugin):
     def draw(self, shape: tuple[int, ...], generator: torch.Generator, *, done: float) -> Tensor | None:
         """What one batch of this shape, (N, ...), needs, on the generator's device: random numbers as a rule, or None.
 
-        `done` is the share of the run's steps that are done, from 0 to 1. Whatever changes in the course of a run enters
-        here, since what is compiled, or runs for many seeds at once, neither draws nor counts.
+        `done` is the share of the run's steps that are done, from 0 to 1. Whatever changes in the course of a run
+        enters here, since what is compiled, or runs for many seeds at once, neither draws nor counts.
         """
         return None
 
