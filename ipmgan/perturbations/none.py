@@ -13,6 +13,8 @@ class NoPerturbation(Perturbation):
     """Shows the critic the samples as they are.
 
         x -> x
+
+    The objective compares P_r and P_g themselves.
     """
 
     name = "none"

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 import tomli_w
+from PIL import Image
 
 from ipmgan.errors import UsageError
 from ipmgan.plugin import option
@@ -62,9 +64,9 @@ class Writing(Tracking):
     def picture(self, step: int, path: Path) -> None:
         """Write the picture, where pictures are wanted."""
         if self._pictures:
-            from torchvision.io import ImageReadMode, read_image  # Takes a second to load.
-
-            self._writer.add_image("samples", read_image(str(path), ImageReadMode.RGB), step)
+            with Image.open(path) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+            self._writer.add_image("samples", pixels, step, dataformats="HWC")
             self._writer.flush()
 
     def close(self) -> None:
