@@ -35,6 +35,7 @@ from ipmgan.functional.kernels import (
     squared_distances,
 )
 from ipmgan.functional.mmd import ESTIMATORS, mmd2_biased, mmd2_linear, mmd2_unbiased, mmd_root
+from ipmgan.functional.penalties import gradient_norms, interpolates, slope_penalty
 from ipmgan.functional.transport import sliced_wasserstein, wasserstein_1d
 
 __all__ = [
@@ -58,7 +59,9 @@ __all__ = [
     "gaussian_tv",
     "gaussian_w1",
     "gmmn",
+    "gradient_norms",
     "imq",
+    "interpolates",
     "js",
     "jsd_lower_bound",
     "kl",
@@ -76,6 +79,7 @@ __all__ = [
     "rational_quadratic",
     "rbf",
     "sliced_wasserstein",
+    "slope_penalty",
     "squared_distances",
     "total_variation",
     "wasserstein_1d",
