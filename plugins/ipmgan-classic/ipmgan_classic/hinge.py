@@ -29,11 +29,15 @@ class Hinge(Objective):
     The best critic is 1 where real samples are likelier and -1 elsewhere; there L_D = 2 - 2·TV, and the generator's
     loss with the constant E_r[f(x)] added is 2·TV. The hinge is on each sample.
 
+    This is the geometric GAN, and `geometric` is another name for it. The paper derives it from a support vector
+    machine on the critic's features, whose margin term, ½ ‖w‖² of the last layer's weights, is left to the optimiser.
+
     Departs from the paper in the optimiser: Adam as in DCGAN, so that only the loss differs from `nonsaturating`.
     Source: Lim and Ye (2017), section 3.
     """
 
     name: ClassVar[str] = "hinge"
+    aliases: ClassVar[tuple[str, ...]] = ("geometric",)
     references: ClassVar[tuple[Reference, ...]] = (GEOMETRIC,)
     critic: ClassVar[CriticKind] = CriticKind.SCORE
     estimates: ClassVar[Quantity] = Quantity(name="TV", unit="probability", high=1, bound="lower bound of TV")

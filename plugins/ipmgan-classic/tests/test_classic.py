@@ -1,4 +1,4 @@
-"""The exact optima of both games, their orientation, and that they train and resume like any built-in."""
+"""The exact optima of least squares and hinge, their orientation, and what this distribution offers and uses."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import importlib.metadata
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ipmgan
+import ipmgan.functional
 import pytest
 import torch
 from torch import Tensor
@@ -144,26 +144,24 @@ def test_labels_the_wrong_way_round_are_refused(labels: dict[str, float]) -> Non
         LeastSquares(**labels)
 
 
-@pytest.mark.parametrize("selection", ["least-squares", "lsgan:a=0,b=1,c=1", "hinge"])
-def test_trains_and_resumes(selection: str, tmp_path: Path) -> None:
-    small: dict[str, Any] = {"source": "ring8", "generator": "mlp:width=8,depth=1", "device": "cpu", "batch": 16}
-    whole = ipmgan.train(objective=selection, steps=6, log_every=2, out=tmp_path / "whole", **small)
-    ipmgan.train(objective=selection, steps=3, log_every=2, out=tmp_path / "parts", **small)
-    parts = ipmgan.resume(tmp_path / "parts", steps=6)
-    assert torch.equal(whole.sample(8), parts.sample(8))
-    assert whole.metrics[-1]["held_out_estimate"] == parts.metrics[-1]["held_out_estimate"]
-    assert whole.config == ipmgan.configure(config=whole.path / "config.toml")
-
-
 def test_offered_by_this_distribution_with_page_and_citation() -> None:
     points = importlib.metadata.entry_points(group="ipmgan", name="classic")
     registry = ipmgan.Registry(points)
     assert registry.broken == []
-    for plugin in ipmgan_classic.ipmgan_objectives():
-        entry = registry.find("objective", plugin.name)
-        assert entry.distribution == "ipmgan-classic"
+    plugins: list[type[ipmgan.Plugin]] = [*ipmgan_classic.ipmgan_objectives(), *ipmgan_classic.ipmgan_lipschitz()]
+    assert len(plugins) == 9
+    for plugin in plugins:
+        for name in (plugin.name, *plugin.aliases):
+            entry = registry.find(plugin.kind, name)
+            assert (entry.plugin, entry.distribution) == (plugin, "ipmgan-classic")
         assert (plugin.__doc__ or "").splitlines()[0].endswith(".")
         assert plugin.references[0].bibtex().startswith("@")
+        assert plugin() == plugin()
+
+
+def test_geometric_is_the_hinge() -> None:
+    points = importlib.metadata.entry_points(group="ipmgan", name="classic")
+    assert ipmgan.Registry(points).find("objective", "geometric").plugin is Hinge
 
 
 def test_uses_public_names_only() -> None:
@@ -172,4 +170,12 @@ def test_uses_public_names_only() -> None:
     modules = {node.module for node in imports if isinstance(node, ast.ImportFrom) and node.module}
     modules |= {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
     assert "ipmgan" in modules
-    assert not [module for module in modules if module.startswith("ipmgan.")]
+    assert not [module for module in modules if module.startswith("ipmgan.") and module != "ipmgan.functional"]
+    functional = {
+        alias.name
+        for node in imports
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if node.module == "ipmgan.functional"
+    }
+    assert functional <= set(ipmgan.functional.__all__)
