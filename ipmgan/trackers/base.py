@@ -12,7 +12,10 @@ from ipmgan.plugin import Plugin
 
 
 class Tracking:
-    """A run that is being tracked. Every method does nothing unless overridden."""
+    """A run that is being tracked. Every method does nothing unless overridden.
+
+    They are called between steps, and the run waits for them.
+    """
 
     def log(self, record: Mapping[str, Any]) -> None:
         """A line of metrics, as the run yields it: numbers by name, among them ``step``; nan and inf may occur."""

@@ -42,8 +42,8 @@ class TensorBoard(Tracker):
         self.check()
         from torch.utils.tensorboard import SummaryWriter  # An optional package, which takes seconds to load.
 
-        writer = SummaryWriter(str(run / "tensorboard"), purge_step=last_step(run) + 1)  # type: ignore[no-untyped-call]
-        writer.add_text("settings", f"```\n{tomli_w.dumps(settings)}```")  # type: ignore[no-untyped-call]
+        writer = SummaryWriter(str(run / "tensorboard"), purge_step=last_step(run) + 1)
+        writer.add_text("settings", f"```\n{tomli_w.dumps(settings)}```")
         return Writing(writer, pictures=self.pictures)
 
 
