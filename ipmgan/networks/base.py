@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import nn
 
 from ipmgan.data.base import SampleSpec
@@ -14,6 +16,8 @@ class Network(Plugin):
     """A family of networks. Overrides one or both of `generator` and `critic`."""
 
     kind = "network"
+    vectorises: ClassVar[bool] = True
+    """Works under `torch.func.vmap`, by which several seeds are trained at once."""
 
     @property
     def critic_kinds(self) -> frozenset[CriticKind]:

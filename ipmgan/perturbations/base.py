@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ class Perturbation(Plugin):
     """
 
     kind = "perturbation"
+    vectorises: ClassVar[bool] = True
+    """Works under `torch.func.vmap`, by which several seeds are trained at once."""
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator, *, done: float) -> Tensor | None:
         """What one batch of this shape, (N, ...), needs, on the generator's device: random numbers as a rule, or None.
