@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import inspect
 import itertools
 import os
 import re
 import sys
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import EntryPoint
 from typing import Any
-
-import attrs
-import pluggy
 
 import ipmgan.data
 import ipmgan.lipschitz
@@ -26,8 +23,10 @@ import ipmgan.networks
 import ipmgan.objectives
 import ipmgan.perturbations
 import ipmgan.trackers
-from ipmgan import hookspecs
 from ipmgan.data.base import Source
+from ipmgan.discovery import Broken as Broken
+from ipmgan.discovery import Entry as Entry
+from ipmgan.discovery import load, names_of, offers, owner, patience, told
 from ipmgan.errors import PluginError, UsageError, choose_from
 from ipmgan.hookspecs import GROUP, HOOKS, hookimpl
 from ipmgan.lipschitz.base import LipschitzEnforcer
@@ -36,12 +35,13 @@ from ipmgan.networks.base import Network
 from ipmgan.objectives.base import Objective
 from ipmgan.perturbations.base import Perturbation
 from ipmgan.plugin import Plugin
-from ipmgan.selection import Table, build, converter, fields_of, parse_selection
+from ipmgan.selection import Table, build, converter, parse_selection
 from ipmgan.trackers.base import Tracker
 
 SWITCH = "IPMGAN_PLUGINS"
 OWN = "ipmgan"
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+NO_CRITIC = ("network", "none")
+"""What `--critic none` stands for."""
 
 
 class Builtins:
@@ -76,58 +76,48 @@ class Builtins:
         return ipmgan.trackers.BUILTIN
 
 
-@attrs.frozen(kw_only=True)
-class Entry:
-    """A plugin class and the distribution that offers it."""
-
-    plugin: type[Plugin]
-    distribution: str
-    version: str
-
-
-@attrs.frozen(kw_only=True)
-class Broken:
-    """A distribution whose plugins could not be loaded, and why."""
-
-    distribution: str
-    version: str
-    error: str
-
-
 class Registry:
     """All plugins that can be selected, by kind and name.
 
     Built-ins come first and keep their names. Every other distribution is loaded on its own, in the order of the
-    names: if anything about it fails, nothing of it stays, and it is listed in `broken`.
+    names: if anything about it fails, nothing of it stays, and it is listed in `broken`. `left_out` are those that may
+    not be loaded.
     """
 
-    def __init__(self, entry_points: Iterable[importlib.metadata.EntryPoint] = ()) -> None:
+    def __init__(
+        self,
+        entry_points: Iterable[EntryPoint] = (),
+        *,
+        left_out: Iterable[EntryPoint] = (),
+    ) -> None:
         self.broken: list[Broken] = []
+        self.left_out = sorted({owner(point) for point in left_out})
         self._entries: dict[str, dict[str, list[Entry]]] = {base.kind: {} for base in HOOKS.values()}
-        self._add(_offers([Builtins()], OWN, importlib.metadata.version(OWN)))
-        self._reserved = {(kind, name) for kind, names in self._entries.items() for name in names}
+        self._add(offers([Builtins()], OWN, importlib.metadata.version(OWN)))
+        self._reserved = {(kind, name) for kind, names in self._entries.items() for name in names} | {NO_CRITIC}
         points = sorted(
-            {(*_owner(point), point) for point in entry_points}, key=lambda owned: (*owned[:2], owned[2].name)
+            {(*owner(point), point) for point in entry_points}, key=lambda owned: (*owned[:2], owned[2].name)
         )
         for (distribution, version), owned in itertools.groupby(points, key=lambda owned: owned[:2]):
             self._load(distribution, version, [point for *_, point in owned])
 
-    def _load(self, distribution: str, version: str, points: Sequence[importlib.metadata.EntryPoint]) -> None:
+    def _load(self, distribution: str, version: str, points: Sequence[EntryPoint]) -> None:
+        seconds = patience()
         try:
-            modules = {id(module): module for module in (point.load() for point in points)}
-            entries = _offers(modules.values(), distribution, version)
+            entries = load(points, distribution, version, seconds=seconds)
             self._check_names(entries)
+        except KeyboardInterrupt:
+            raise
         # A plugin is somebody else's code: whatever it raises, `sys.exit` included, must not stop the others.
-        except (Exception, SystemExit) as error:  # noqa: BLE001
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            self.broken.append(Broken(distribution=distribution, version=version, error=reason))
+        except BaseException as error:  # noqa: BLE001
+            self.broken.append(Broken(distribution=distribution, version=version, error=told(error)))
         else:
             self._add(entries)
 
     def _check_names(self, entries: Iterable[Entry]) -> None:
         seen = set()
         for entry in entries:
-            for name in _names(entry.plugin):
+            for name in names_of(entry.plugin):
                 key = (entry.plugin.kind, name)
                 if key in self._reserved:
                     raise PluginError(f"the {entry.plugin.kind} name {name!r} belongs to ipmgan itself")
@@ -137,7 +127,7 @@ class Registry:
 
     def _add(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
-            for name in _names(entry.plugin):
+            for name in names_of(entry.plugin):
                 self._entries[entry.plugin.kind].setdefault(name, []).append(entry)
 
     def entries(self, kind: str | None = None) -> list[Entry]:
@@ -145,6 +135,17 @@ class Registry:
         kinds = self._entries if kind is None else {kind: self._entries[kind]}
         found = {id(entry): entry for names in kinds.values() for several in names.values() for entry in several}
         return list(found.values())
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of plugins."""
+        return list(self._entries)
+
+    def rivals(self, entry: Entry) -> list[str]:
+        """The other distributions that claim a name of this plugin."""
+        names = self._entries[entry.plugin.kind]
+        claims = {other.distribution for name in names_of(entry.plugin) for other in names[name] if other is not entry}
+        return sorted(claims)
 
     def names(self, kind: str) -> list[str]:
         """The names and aliases of a kind."""
@@ -164,8 +165,9 @@ class Registry:
 
     def unknown(self, kind: str, name: str, allowed: Iterable[str]) -> UsageError:
         """The refusal of a name that nobody offers, with whatever could not be loaded."""
-        missing = "; ".join(f"{broken.distribution} {broken.version}: {broken.error}" for broken in self.broken)
-        note = f"\nNot loaded, and perhaps what you want: {missing}" if missing else ""
+        missing = [f"{broken.distribution} {broken.version}: {broken.error}" for broken in self.broken]
+        missing += [f"{distribution} {version}: left out by {SWITCH}" for distribution, version in self.left_out]
+        note = f"\nNot loaded, and perhaps what you want: {'; '.join(missing)}" if missing else ""
         return UsageError(choose_from(kind, name, allowed) + note)
 
     def entry_of(self, plugin: Plugin) -> Entry:
@@ -191,59 +193,6 @@ class Registry:
         return typing.cast(Plugin, build(self.find(kind, name).plugin, table, what=f"{kind} {name}"))
 
 
-def _owner(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
-    """The name and version of the distribution that an entry point belongs to."""
-    try:
-        name, version = (point.dist.name, point.dist.version) if point.dist else ("", "")
-    except Exception:  # noqa: BLE001  (what a damaged distribution's metadata raises is not specified)
-        name, version = "", ""
-    return name or point.module, version or "unknown"
-
-
-def _names(plugin: type[Plugin]) -> tuple[str, ...]:
-    return (plugin.name, *plugin.aliases)
-
-
-def _offers(modules: Iterable[object], distribution: str, version: str) -> list[Entry]:
-    """What the hooks of a distribution's modules return, checked; a manager of its own, so that nothing can linger."""
-    manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(hookspecs)
-    for module in modules:
-        name = manager.register(module)
-        if not manager.get_hookcallers(module):
-            raise PluginError(f"{name} implements no hook: one of {', '.join(HOOKS)}")
-    manager.check_pending()
-    entries = []
-    for hook, base in HOOKS.items():
-        for implementation in getattr(manager.hook, hook).get_hookimpls():
-            offered = implementation.function()
-            if not isinstance(offered, Iterable):
-                raise PluginError(f"{hook} must return a sequence of classes, not {offered!r}")
-            for plugin in offered:
-                _check_class(plugin, base, hook)
-                entries.append(Entry(plugin=plugin, distribution=distribution, version=version))
-    return entries
-
-
-def _check_class(plugin: Any, base: type[Plugin], hook: str) -> None:
-    if not (isinstance(plugin, type) and attrs.has(plugin) and issubclass(plugin, base)):
-        raise PluginError(f"{hook} must return attrs classes derived from {base.__name__}, not {plugin!r}")
-    abstract = sorted(getattr(plugin, "__abstractmethods__", ()))
-    missing = [name for name in ("name", *_declared(base)) if not hasattr(plugin, name)] + abstract
-    if missing:
-        raise PluginError(f"{plugin.__name__} lacks {', '.join(missing)}")
-    if not isinstance(plugin.aliases, tuple):
-        raise PluginError(f"{plugin.__name__}: aliases must be a tuple of names, not {plugin.aliases!r}")
-    for name in _names(plugin):
-        if not (isinstance(name, str) and NAME.fullmatch(name)):
-            raise PluginError(f"{plugin.__name__}: {name!r} is no name: lower-case letters, digits, '-', '_' and '.'")
-    fields_of(plugin)
-
-
-def _declared(base: type) -> list[str]:
-    return [name for name in inspect.get_annotations(base) if not hasattr(base, name)]
-
-
 @functools.cache
 def registry() -> Registry:
     """The registry of this process: built-ins and, as far as ``IPMGAN_PLUGINS`` (all, none or names) allows, others.
@@ -251,16 +200,15 @@ def registry() -> Registry:
     Raises `UsageError` where ``IPMGAN_PLUGINS`` names a distribution that offers no plugins.
     """
     allowed = os.environ.get(SWITCH, "").strip() or "all"
-    if allowed == "none":
-        return Registry()
     points = list(importlib.metadata.entry_points(group=GROUP))
     if allowed == "all":
         return Registry(points)
-    owners = {_normal_name(_owner(point)[0]) for point in points}
-    names = {_normal_name(name) for name in allowed.split(",")}
-    for name in sorted(names - owners):
+    wanted = {_normal_name(name) for name in allowed.split(",") if name.strip()} if allowed != "none" else set()
+    owners = {_normal_name(owner(point)[0]) for point in points}
+    for name in sorted(wanted - owners):
         raise UsageError(choose_from(f"distribution of plugins, as {SWITCH} has it,", name, owners))
-    return Registry(point for point in points if _normal_name(_owner(point)[0]) in names)
+    chosen = [point for point in points if _normal_name(owner(point)[0]) in wanted]
+    return Registry(chosen, left_out=[point for point in points if point not in chosen])
 
 
 def _normal_name(distribution: str) -> str:
