@@ -74,7 +74,9 @@ class Schedule:
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps")
     precision: str = option("float32", help="of the networks' forward passes", choices=("float32", "bf16"))
     compile: str = option(
-        "auto", help="compile the training step; auto: where the run is long enough", choices=("auto", "on", "off")
+        "auto",
+        help="compile the training step, or (graph) replay it on CUDA; auto: where the run is long enough",
+        choices=("auto", "on", "off", "graph"),
     )
     log_every: int = option(100, help="generator steps between lines of metrics", at_least=1)
     sample_every: int = option(1000, help="generator steps between sample pictures and metrics", at_least=1)
@@ -178,6 +180,17 @@ def from_table(table: Mapping[str, Any]) -> RunConfig:
     if parts["critic"] is None:
         merged["n_critic"] = 0
     return RunConfig(**parts, schedule=build(Schedule, merged, what="a run"))
+
+
+def part(table: Mapping[str, Any], key: str) -> Plugin | Latent:
+    """What one key of a complete table stands for, whatever the others say: a plugin, or the latents."""
+    made = _normal({key: table[key]} if key in table else {})
+    if key not in made:
+        raise UsageError(f"the configuration lacks {key}")
+    if key in PLUGINS:
+        return registry().make(PLUGINS[key], made[key])
+    latent: Latent = build(Latent, made[key], what="latent")
+    return latent
 
 
 def _critic(selection: Mapping[str, Any] | None, objective: Objective, generator: Network) -> Network | None:

@@ -25,5 +25,5 @@ def sample(
 
     check_format(out)
     opened = load(run)
-    export(opened.sample(count, seed=seed, average=average, device=device), out, opened.config.source.spec().bounds)
+    export(opened.sample(count, seed=seed, average=average, device=device), out, opened.source.spec().bounds)
     say(f"{count} samples of {shown(run)}: {shown(out)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,28 @@ import torch
 from torch import Tensor, nn
 
 from ipmgan.config import RunConfig
+from ipmgan.data.base import Source
 from ipmgan.engine import checkpoint
-from ipmgan.engine.build import choose_device, make_networks
+from ipmgan.engine.build import choose_device
 from ipmgan.engine.measure import generate
 from ipmgan.engine.rundir import RunDir
 from ipmgan.engine.streams import Streams
 from ipmgan.errors import CheckpointError, UsageError
+from ipmgan.networks.base import Network
+from ipmgan.settings import Latent
 
 
 class Run:
-    """A run that was trained, opened for reading; raises `CheckpointError` where there is none to open."""
+    """A run that was trained, opened for reading; raises `CheckpointError` where there is none to open.
+
+    It opens, and gives its settings, metrics and, where generator and source are there, samples, even if another plugin
+    that it was trained with is not installed any more; only `config` needs them all.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.dir = RunDir(path)
-        self.config: RunConfig = self.dir.config()
+        self.settings: dict[str, Any] = self.dir.table()
+        """What ``config.toml`` says."""
         self._generators: dict[tuple[bool, torch.device], nn.Module] = {}
 
     def __repr__(self) -> str:
@@ -32,6 +41,17 @@ class Run:
     def path(self) -> Path:
         """The run's directory."""
         return self.dir.path
+
+    @functools.cached_property
+    def config(self) -> RunConfig:
+        """The configuration; raises `CheckpointError` where a plugin of it is missing."""
+        return self.dir.config()
+
+    @functools.cached_property
+    def source(self) -> Source:
+        """Where the run's real samples come from; raises `CheckpointError` where that plugin is missing."""
+        source: Source = self.dir.part("source")
+        return source
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -52,8 +72,10 @@ class Run:
         snapshot = checkpoint.load_latest(self.dir.checkpoints)
         if snapshot is None:
             raise CheckpointError(f"{self.path} has no checkpoint yet: train it with: ipmgan resume {self.path}")
-        generator, _ = make_networks(self.config, Streams(0, torch.device("cpu")))
-        prefix = "average.module." if average and self.config.schedule.average else "generator."
+        family: Network = self.dir.part("generator")
+        with Streams(0, torch.device("cpu")).initialising("generator-weights"):
+            generator = family.generator(self.dir.part("latent").dim, self.source.spec())
+        prefix = "average.module." if average and self.settings.get("average") else "generator."
         state = {key.removeprefix(prefix): value for key, value in snapshot.tensors.items() if key.startswith(prefix)}
         try:
             generator.load_state_dict(state)
@@ -67,7 +89,8 @@ class Run:
             raise UsageError(f"count = {count}: must be at least 1")
         generator = self.generator(average=average, device=device)
         place = choose_device(device)
-        latents = self.config.latent.draw(count, Streams(seed, place).at("sample", 0))
+        latent: Latent = self.dir.part("latent")
+        latents = latent.draw(count, Streams(seed, place).at("sample", 0))
         return generate(generator, latents).cpu()
 
 

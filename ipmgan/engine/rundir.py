@@ -14,11 +14,14 @@ from typing import Any
 
 import filelock
 
-from ipmgan.config import RunConfig, from_table, read_toml
+from ipmgan.config import RunConfig, from_table, part, read_toml
 from ipmgan.engine import checkpoint
 from ipmgan.errors import CheckpointError, UsageError
+from ipmgan.selection import Table
 
 DEFAULT_PARENT = Path("runs")
+NO_PLUGINS = ("python", "torch")
+"""What a checkpoint has the version of, and offers no plugins."""
 
 
 class RunDir:
@@ -73,20 +76,48 @@ class RunDir:
                 continue
             return path
 
-    def config(self) -> RunConfig:
-        """The run's configuration; raises `CheckpointError` where this is no run, or a plugin of it is missing."""
+    def table(self) -> Table:
+        """The configuration as it is written, whatever is installed; raises `CheckpointError` where this is no run."""
         if not self.config_file.is_file():
             raise CheckpointError(f"{self.path} is not a run: it has no config.toml")
         try:
-            return from_table(read_toml(self.config_file))
+            return read_toml(self.config_file)
         except UsageError as error:
-            raise CheckpointError(f"{self.config_file}: {error}{self._not_installed()}") from error
+            raise CheckpointError(str(error)) from error
 
-    def _not_installed(self) -> str:
+    def config(self) -> RunConfig:
+        """The run's configuration; raises `CheckpointError` where this is no run, or a plugin of it is missing."""
+        table = self.table()
+        with self._naming_what_is_missing():
+            return from_table(table)
+
+    def part(self, key: str) -> Any:
+        """One setting that is a table, such as ``generator``, made alone: where that is enough, others may be missing.
+
+        Raises as `config` does.
+        """
+        table = self.table()
+        with self._naming_what_is_missing():
+            return part(table, key)
+
+    @contextlib.contextmanager
+    def _naming_what_is_missing(self) -> Iterator[None]:
+        try:
+            yield
+        except UsageError as error:
+            missing = self._not_installed()
+            start = "; " if "\n" in str(error) else "\n"  # An error is two lines at most.
+            note = f"{start}The run was saved with {'; '.join(missing)}" if missing else ""
+            raise CheckpointError(f"{self.config_file}: {error}{note}") from error
+
+    def _not_installed(self) -> list[str]:
         """Which distributions of the last checkpoint are missing here, or of another version."""
-        found = checkpoint.latest_versions(self.checkpoints)
-        missing = [f"{name} {version}" for name, version in found.items() if _installed(name) != version]
-        return f"\nThe run was saved with {', '.join(missing)}, which is not installed" if missing else ""
+        missing = []
+        for name, version in checkpoint.latest_versions(self.checkpoints).items():
+            here = _installed(name)
+            if here != version and name not in NO_PLUGINS:
+                missing.append(f"{name} {version}, {f'here it is {here}' if here else 'which is not installed'}")
+        return missing
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -169,5 +200,5 @@ def _record(line: str) -> dict[str, Any] | None:
 def _installed(distribution: str) -> str | None:
     try:
         return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # The latter for what is no name.
         return None
