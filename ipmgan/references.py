@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import attrs
 
+PROCEEDINGS = ("Conference", "Advances in", "Proceedings", "Symposium", "Workshop")
+
 
 @attrs.frozen(kw_only=True)
 class Reference:
@@ -30,17 +32,22 @@ class Reference:
         return f"{names} ({self.year}), {self.title}"
 
     def bibtex(self) -> str:
-        """The BibTeX entry."""
+        """The BibTeX entry: in proceedings, a preprint, or an article where the venue is neither."""
+        kind, place = "article", "journal"
+        if any(word in self.venue for word in PROCEEDINGS):
+            kind, place = "inproceedings", "booktitle"
+        elif "preprint" in self.venue:
+            kind, place = "misc", "howpublished"
         fields = {
             "title": f"{{{self.title}}}",
             "author": " and ".join(self.authors),
             "year": str(self.year),
-            "booktitle": self.venue,
+            place: self.venue,
         }
         if self.arxiv:
             fields |= {"eprint": self.arxiv, "archiveprefix": "arXiv"}
         body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
-        return f"@inproceedings{{{self.key},\n{body}\n}}"
+        return f"@{kind}{{{self.key},\n{body}\n}}"
 
 
 WGAN = Reference(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import ipmgan
 from ipmgan.cli.app import main
 from ipmgan.errors import PluginError, UsageError
 from ipmgan.registry import SWITCH, Registry, registry, table_of, versions
@@ -288,13 +291,16 @@ def test_command_line_lists_broken_plugins(
     assert command(monkeypatch, "plugins", "list", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert {
-        "kind": "broken",
+        "kind": "",
         "name": "",
         "also": "",
-        "what": "RuntimeError: [bold]x\x1b[2Jy",
+        "status": "broken",
+        "what": "",
+        "estimates": "",
         "from": "nasty 1.2",
+        "error": "RuntimeError: [bold]x\x1b[2Jy",
     } in rows
-    assert any((row["name"], row["from"]) == ("gap", "acme-gap 1.2") for row in rows)
+    assert any((row["name"], row["status"], row["from"]) == ("gap", "ok", "acme-gap 1.2") for row in rows)
     assert command(monkeypatch, "plugins", "list") == 0
     listed = capsys.readouterr().out
     assert "RuntimeError: [bold]x\\x1b[2Jy" in listed
@@ -324,3 +330,145 @@ def test_help_works_whatever_is_installed(site: Site) -> None:
         [sys.executable, "-c", "import ipmgan.registry as r; r.registry()"], env=environment, capture_output=True
     )
     assert broken.returncode == 9
+
+
+# What the command line says of plugins
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert command(monkeypatch, "plugins", "show", *arguments, "--json") == 0
+    (about,) = json.loads(capsys.readouterr().out)
+    return dict(about)
+
+
+@pytest.mark.parametrize(
+    ("name", "fits", "refused"),
+    [
+        ("wgan", {"clip", "gp", "sphere"}, {"none": "means nothing over all functions"}),
+        ("minimax", {"clip", "gp", "none"}, {}),
+        (
+            "mmd --kind objective",
+            {"none", "clip with a critic"},
+            {"clip": "constrains a critic", "gp with a critic": "one number"},
+        ),
+        ("gp", {"wgan", "ebgan"}, {"mmd": "constrains a critic", "mmd with a critic": "one number"}),
+        ("mlp", {"wgan", "minimax", "mmd"}, {}),
+        ("autoencoder", {"ebgan"}, {"wgan": "puts out score"}),
+    ],
+)
+def test_what_a_plugin_goes_with(
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    fits: set[str],
+    refused: dict[str, str],
+) -> None:
+    monkeypatch.setenv(SWITCH, "none")
+    pairs = shown(monkeypatch, capsys, *name.split())["pairs"]
+    assert fits <= {partner for partner, reason in pairs.items() if not reason}
+    for partner, reason in refused.items():
+        assert reason in pairs[partner], partner
+    assert command(monkeypatch, "plugins", "show", *name.split()) == 0
+    page = capsys.readouterr().out
+    for partner in refused:
+        assert f"- not `{partner.split()[0]}`" in page
+
+
+def test_somebody_else_s_failure_is_no_end_of_a_page(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needy = GOOD.replace('option(1.0, help="a factor", above=0)', 'option(help="a factor")')
+    broken = GOOD.replace('"gap"', '"odd"', 1).replace(
+        "critic =", "needs_code = property(lambda self: 1 / 0)\n    critic ="
+    )
+    site.install("needy", {"needy": needy})
+    site.install("odd", {"odd": broken})
+    pairs = shown(monkeypatch, capsys, "clip")["pairs"]
+    assert (pairs["wgan"], pairs["odd"]) == ("", "ZeroDivisionError: division by zero")
+    assert pairs["gap"] == "objective gap needs scale: write gap:scale=..."
+
+
+def test_pages_and_lists_are_laid_out_on_a_terminal(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No line is cut or longer than the terminal, no mark of Markdown is left, and nobody else steers the terminal."""
+    site.install("acme-gap", {"acme_gap": GOOD.replace("two means.", "two means \\x1b[2J.\n\n        m = E[f]\n")})
+    for name, value in (("FORCE_COLOR", "1"), ("COLUMNS", "80"), ("TERM", "xterm-256color")):
+        monkeypatch.setenv(name, value)
+    for arguments in (["show", "gp"], ["show", "gap"], ["list"]):
+        assert command(monkeypatch, "plugins", *arguments) == 0
+        out = capsys.readouterr().out
+        assert "\x1b[" in out
+        assert "\x1b[2J" not in out
+        text = re.sub(r"\x1b\[[0-9;]*m", "", out)
+        assert max(map(len, text.splitlines())) <= 80
+        assert "|---" not in text
+        assert "`" not in text or arguments == ["list"]
+    assert "acme-gap" in text
+
+
+def test_every_plugin_has_a_row_with_what_it_estimates(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(SWITCH, "none")
+    assert command(monkeypatch, "plugins", "list", "--json") == 0
+    rows = [row for row in json.loads(capsys.readouterr().out) if row["status"] != "off"]
+    assert {(row["kind"], row["name"]) for row in rows} == {
+        (e.plugin.kind, e.plugin.name) for e in Registry().entries()
+    }
+    for row in rows:
+        assert bool(row["estimates"]) == (row["kind"] in ("objective", "metric")), row["name"]
+        assert (row["status"], row["error"]) == ("ok", "")
+
+
+def test_cite_a_plugin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(monkeypatch, "cite", "gp") == 0
+    done = capsys.readouterr().out
+    assert done.startswith("% lipschitz gp\n@inproceedings{gulrajani2017improved,")
+    assert command(monkeypatch, "cite", "nsgan") == 0
+    assert "% objective nonsaturating\n@inproceedings{goodfellow2014generative," in capsys.readouterr().out
+    assert command(monkeypatch, "cite", "none") == 0
+    assert "nothing to cite: lipschitz none" in capsys.readouterr().err
+    assert command(monkeypatch, "cite", "wgna") == 4
+    error = capsys.readouterr().err
+    assert error.startswith("error: no run is in 'wgna', and no plugin 'wgna': did you mean 'wgan'?")
+    assert len(error.splitlines()) == 1
+
+
+def test_cite_says_what_each_paper_is_cited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a run, and of replicates; each paper once."""
+    tiny: dict[str, Any] = {"generator": "mlp:width=4,depth=1", "batch": 4, "n_critic": 1, "steps": 1, "device": "cpu"}
+    settings = {"objective": "wgan", "lipschitz": "gp", "source": "ring8", "perturbation": "noise", **tiny}
+    ipmgan.train(out=tmp_path / "one", **settings)
+    ipmgan.train(out=tmp_path / "two", replicates=2, **settings)
+    for name in ("one", "two"):
+        assert command(monkeypatch, "cite", str(tmp_path / name)) == 0
+        cited = capsys.readouterr().out
+        assert re.search(r"% lipschitz gp, .*source ring8.*\n@inproceedings\{gulrajani2017improved,", cited)
+        assert re.search(r"% objective wgan.*\n@inproceedings\{arjovsky2017wasserstein,", cited), cited
+        assert "perturbation noise" in cited
+        assert cited.count("{gulrajani2017improved,") == 1
+    assert command(monkeypatch, "cite", str(tmp_path)) == 4
+
+
+@pytest.mark.parametrize(
+    ("venue", "start"),
+    [
+        (
+            "International Conference on Machine Learning",
+            "@inproceedings{k,\n  title = {{T}},\n  author = {A B and C D}",
+        ),
+        ("Journal of Machine Learning Research", "@article{k,"),
+        ("Studia Mathematica", "@article{k,"),
+        ("arXiv preprint", "@misc{k,"),
+    ],
+)
+def test_bibtex(venue: str, start: str) -> None:
+    entry = ipmgan.Reference(key="k", title="T", authors=("A B", "C D"), year=2000, venue=venue, arxiv="1.2").bibtex()
+    assert entry.startswith(start)
+    assert f"{{{venue}}}" in entry
+    assert entry.count("{") == entry.count("}")
+    assert "eprint = {1.2}" in entry

@@ -10,9 +10,12 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+NAMES = 22
+"""The width of a column of names on a terminal; longer ones are wrapped."""
 WIDE = 10_000
 """The width of what is no terminal, so that a row of a table stays on one line."""
 
@@ -51,6 +54,32 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, wraps: str) -> None:
     for row in rows:
         table.add_row(*(Text(plain(str(value))) for value in row.values()))
     console.print(table)
+
+
+def is_terminal() -> bool:
+    """Whether somebody looks at what is printed, and not a program."""
+    return Console().is_terminal
+
+
+def print_list(rows: Sequence[tuple[str, str]], *, indent: int) -> None:
+    """Print names, and beside them what they are, within the width of the terminal."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(width=NAMES, overflow="fold")
+    table.add_column(overflow="fold")
+    for name, what in rows:
+        table.add_row(Text(plain(name), style="bold"), Text(plain(what)))
+    Console(highlight=False).print(Padding(table, (0, 0, 0, indent)))
+
+
+def print_page(markdown: str) -> None:
+    """Print a page: laid out on a terminal, as Markdown elsewhere."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        say(markdown)
+        return
+    from rich.markdown import Markdown
+
+    console.print(Markdown(plain(markdown), code_theme="bw", inline_code_theme=None, hyperlinks=False))
 
 
 def print_json(value: Any) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from ipmgan.registry import Entry
+from ipmgan.cli import check, new
 
-app = typer.Typer(help="The plugins that are installed.")
+if TYPE_CHECKING:
+    from ipmgan.registry import Entry, Registry
+
+app = typer.Typer(help="The plugins that are installed, and a start for one of your own.")
+app.command("check")(check.check)
+app.command("new")(new.new)
 
 
 @app.command("list")
@@ -18,37 +21,81 @@ def list_plugins(
     kind: Annotated[str | None, typer.Option(help="Only one kind, such as objective.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the plugins: kind, name, what it is, and the distribution that offers it."""
-    from ipmgan.cli.output import print_json, print_table
+    """List the plugins: kind, name, whether they can be used, what they estimate or are, and where they come from."""
+    from ipmgan.cli.output import is_terminal, print_json, print_table
     from ipmgan.registry import registry
 
-    rows: list[dict[str, Any]] = [
+    rows = [*_good(_entries(kind), registry()), *_bad(registry())]
+    if json:
+        print_json(rows)
+        return
+    shown = [
+        {
+            "kind": row["kind"],
+            "name": ", ".join(filter(None, (row["name"], row["also"]))),
+            "status": row["status"],
+            "from": row["from"],
+            "what": row["error"] or row["estimates"] or row["what"],
+        }
+        for row in rows
+    ]
+    if is_terminal():
+        _print_groups(shown)
+    else:
+        print_table(shown, wraps="what")
+
+
+def _print_groups(rows: list[dict[str, str]]) -> None:
+    """The rows under headings, a kind and a distribution each, so that a narrow terminal has room for what they are."""
+    import itertools
+
+    from ipmgan.cli.output import print_list, say
+
+    usable = [row for row in rows if row["name"]]
+    for kind, of_kind in itertools.groupby(usable, key=lambda row: row["kind"]):
+        say(kind if new.TITLES[kind] == kind else f"{kind} ({new.TITLES[kind]})")
+        for origin, offered in itertools.groupby(of_kind, key=lambda row: row["from"]):
+            say(f"  from {origin}")
+            print_list([(row["name"], _with_status(row)) for row in offered], indent=4)
+    bad = [(row["from"], _with_status(row)) for row in rows if not row["name"]]
+    if bad:
+        say("not loaded")
+        print_list(bad, indent=4)
+
+
+def _with_status(row: dict[str, str]) -> str:
+    return row["what"] if row["status"] == "ok" else f"{row['status']}: {row['what']}"
+
+
+def _good(entries: list[Entry], registry: Registry) -> list[dict[str, str]]:
+    from ipmgan.reports.describe import reads, summary
+
+    return [
         {
             "kind": entry.plugin.kind,
             "name": entry.plugin.name,
             "also": ", ".join(entry.plugin.aliases),
-            "what": (inspect.getdoc(entry.plugin) or "").split("\n", 1)[0],
+            "status": "claimed twice" if (rivals := registry.rivals(entry)) else "ok",
+            "what": summary(entry.plugin),
+            "estimates": reads(entry.plugin),
             "from": f"{entry.distribution} {entry.version}",
+            "error": f"{' and '.join(rivals)} offer it too: uninstall all but one" if rivals else "",
         }
-        for entry in _entries(kind)
+        for entry in entries
     ]
-    rows += [
-        {
-            "kind": "broken",
-            "name": "",
-            "also": "",
-            "what": broken.error,
-            "from": f"{broken.distribution} {broken.version}",
-        }
-        for broken in registry().broken
+
+
+def _bad(registry: Registry) -> list[dict[str, str]]:
+    """The distributions that offer nothing here: those that could not be loaded, and those that may not be."""
+    from ipmgan.registry import SWITCH
+
+    found = [("broken", broken.distribution, broken.version, broken.error) for broken in registry.broken]
+    found += [("off", distribution, version, f"left out by {SWITCH}") for distribution, version in registry.left_out]
+    empty = dict.fromkeys(("kind", "name", "also", "status", "what", "estimates"), "")
+    return [
+        empty | {"status": status, "from": f"{distribution} {version}", "error": error}
+        for status, distribution, version, error in found
     ]
-    if json:
-        print_json(rows)
-        return
-    for row in rows:
-        also = row.pop("also")
-        row["name"] += f", {also}" if also else ""
-    print_table(rows, wraps="what")
 
 
 @app.command()
@@ -57,8 +104,9 @@ def show(
     kind: Annotated[str | None, typer.Option(help="Where a name stands for several kinds.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show a plugin: its equation, options, defaults and sources."""
-    from ipmgan.cli.output import print_json, say
+    """Show a plugin: its equation, options, facts, defaults, what it goes with, and its sources."""
+    from ipmgan.cli.output import print_json, print_page
+    from ipmgan.engine.pairing import pairs
     from ipmgan.registry import registry
     from ipmgan.reports.describe import describe, page
 
@@ -67,16 +115,15 @@ def show(
     if not found:
         raise registry().unknown(kind or "plugin", name, [entry.plugin.name for entry in known])
     if json:
-        print_json([describe(entry) for entry in found])
+        print_json([describe(entry, pairs(entry.plugin)) for entry in found])
     else:
-        say("\n".join(page(entry) for entry in found))
+        print_page("\n".join(page(entry, pairs(entry.plugin)) for entry in found))
 
 
 def _entries(kind: str | None) -> list[Entry]:
     from ipmgan.errors import UsageError, choose_from
     from ipmgan.registry import registry
 
-    kinds = {entry.plugin.kind for entry in registry().entries()}
-    if kind is not None and kind not in kinds:
-        raise UsageError(choose_from("kind of plugin", kind, kinds))
+    if kind is not None and kind not in registry().kinds:
+        raise UsageError(choose_from("kind of plugin", kind, registry().kinds))
     return registry().entries(kind)

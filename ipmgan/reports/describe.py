@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import inspect
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -14,14 +15,19 @@ from ipmgan.registry import Entry
 from ipmgan.selection import fields_of, type_name
 
 TITLES = {"lipschitz": "Enforcer"}
+PAIRS = {
+    "objective": "Enforcers that it goes with",
+    "lipschitz": "Objectives that it goes with",
+    "network": "Objectives whose critic it can be",
+}
 REQUIRED = "required"
 NOT_CAPABILITIES = ("kind", "name", "aliases", "references", "defaults")
 
 
-def describe(entry: Entry) -> dict[str, Any]:
-    """Everything that a plugin's class says of it, as plain values."""
+def describe(entry: Entry, pairs: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Everything that a plugin's class says of it, as plain values, and with what it fits where `pairs` tell."""
     plugin = entry.plugin
-    return {
+    about = {
         "kind": plugin.kind,
         "name": plugin.name,
         "aliases": list(plugin.aliases),
@@ -33,6 +39,23 @@ def describe(entry: Entry) -> dict[str, Any]:
         "defaults": plugin.defaults.settings(),
         "references": [reference.short for reference in plugin.references],
     }
+    return about if pairs is None else about | {"pairs": dict(pairs)}
+
+
+def summary(plugin: type[Plugin]) -> str:
+    """The first line of a plugin's documentation."""
+    return (inspect.getdoc(plugin) or "").split("\n", 1)[0]
+
+
+def reads(plugin: type[Plugin]) -> str:
+    """What the number is that an objective or a metric puts out; empty for other kinds.
+
+    >>> from ipmgan.registry import registry
+    >>> reads(registry().find("objective", "wgan").plugin)
+    'K·W1, in data units times K; lower bound of K·W1'
+    """
+    found = [value for name in ("estimates", "measures") if isinstance(value := getattr(plugin, name, ""), Quantity)]
+    return quantity_text(found[0]) if found else ""
 
 
 def options(plugin: type[Plugin]) -> list[dict[str, Any]]:
@@ -83,12 +106,19 @@ def quantity_text(quantity: Quantity) -> str:
     return f"{text}; {quantity.bound}" if quantity.bound else text
 
 
-def page(entry: Entry) -> str:
-    """A plugin as a page of plain Markdown."""
-    about = describe(entry)
+def page(entry: Entry, pairs: Mapping[str, str] | None = None) -> str:
+    """A plugin as a page of plain Markdown, with what it fits where `pairs` tell."""
+    about = describe(entry, pairs)
     names = ", also ".join(f"`{name}`" for name in (about["name"], *about["aliases"]))
     title = TITLES.get(about["kind"], about["kind"].capitalize())
-    lines = [f"# {about['name']}", "", f"{title} {names}, from {about['distribution']}.", "", about["description"], ""]
+    lines = [
+        f"# {about['name']}",
+        "",
+        f"{title} {names}, from {about['distribution']} {about['version']}.",
+        "",
+        about["description"],
+        "",
+    ]
     if about["options"]:
         lines += ["## Options", "", *_option_rows(about["options"]), ""]
     if about["capabilities"]:
@@ -96,6 +126,8 @@ def page(entry: Entry) -> str:
     if about["defaults"]:
         lines += ["## Settings that it brings along", ""]
         lines += [f"- `{key}`: `{value}`" for key, value in about["defaults"].items()] + [""]
+    if pairs:
+        lines += [f"## {PAIRS.get(about['kind'], 'Pairs')}", "", *_pair_rows(pairs), ""]
     if about["references"]:
         lines += ["## Sources", "", *(f"- {reference}" for reference in about["references"]), ""]
     return "\n".join(lines)
@@ -109,6 +141,13 @@ def _option_rows(options: list[dict[str, Any]]) -> list[str]:
         cells = (f"`{option['name']}`", default, allowed, option["meaning"])
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return rows
+
+
+def _pair_rows(pairs: Mapping[str, str]) -> list[str]:
+    shown = {name: " ".join([f"`{first}`", *more]) for name in pairs for first, *more in [name.split(" ")]}
+    fits = [shown[name] for name, reason in pairs.items() if not reason]
+    lines = [f"- {', '.join(fits)}"] if fits else []
+    return lines + [f"- not {shown[name]}: {reason}" for name, reason in pairs.items() if reason]
 
 
 def _plain(value: Any) -> str:
