@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
+WAYS = ("off", "on", "graph")
 PAIRS = [
     ("wgan", "clip", None),
     ("wgan", "sphere", None),
@@ -44,15 +46,49 @@ def test_a_run_on_the_gpu_is_what_its_two_halves_are(
 
 
 @pytest.mark.parametrize(("objective", "enforcer", "critic"), PAIRS)
-def test_nothing_waits_for_the_device_between_logging_points(
-    tmp_path: Path, objective: str, enforcer: str, critic: str | None
+@pytest.mark.parametrize("way", WAYS[1:])
+def test_every_way_gives_the_same_run(
+    tmp_path: Path, objective: str, enforcer: str, critic: str | None, way: str
 ) -> None:
-    chosen = settings(
-        objective, enforcer, critic, steps=1000, average=0.9, log_every=1000, sample_every=1000, checkpoint_every=1000
-    )
+    # Steps that hardly amplify rounding, and no momentum, which a graph would count on the device.
+    optimizer = "SGD:lr=0.01"
+    chosen = settings(objective, enforcer, critic, generator_optimizer=optimizer, critic_optimizer=optimizer)
+    plain = ipmgan.train(out=tmp_path / "plain", **chosen, compile="off")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # A step that falls back runs another way.
+        other = ipmgan.train(out=tmp_path / "other", **chosen, compile=way)
+    assert torch.allclose(plain.sample(100), other.sample(100), atol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["Adam:lr=1e-3,eps=1e-3", "RMSprop:lr=1e-3,eps=1e-3", "AdamW:lr=1e-3,eps=1e-3"])
+def test_recorded_optimisers_give_the_same_run(tmp_path: Path, optimizer: str) -> None:
+    chosen = settings("wgan", "gp", None, generator_optimizer=optimizer, critic_optimizer=optimizer)
+    runs = [ipmgan.train(out=tmp_path / way, **chosen, compile=way) for way in WAYS]
+    for run in runs[1:]:
+        assert torch.allclose(runs[0].sample(100), run.sample(100), atol=1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_run_goes_on_in_any_way(tmp_path: Path, way: str) -> None:
+    chosen = settings("wgan", "gp", None, generator_optimizer="SGD:lr=0.01", critic_optimizer="SGD:lr=0.01")
+    whole = ipmgan.train(out=tmp_path / "whole", **chosen, compile="off")
+    ipmgan.train(out=tmp_path / "halves", **{**chosen, "steps": 10}, compile="graph")
+    config = tmp_path / "halves" / "config.toml"
+    config.write_text(config.read_text().replace('compile = "graph"', f'compile = "{way}"'))
+    halves = ipmgan.resume(tmp_path / "halves", steps=20)
+    assert torch.allclose(whole.sample(100), halves.sample(100), atol=1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("objective", "enforcer", "critic"), PAIRS)
+def test_nothing_waits_for_the_device_between_logging_points(
+    tmp_path: Path, objective: str, enforcer: str, critic: str | None, way: str
+) -> None:
+    chosen = settings(objective, enforcer, critic, steps=1000, average=0.9, compile=way)
+    chosen |= dict.fromkeys(("log_every", "sample_every", "checkpoint_every"), 1000)
     trainer = ipmgan.Trainer(out=tmp_path / "run", **chosen)
     steps = iter(trainer)
-    for _ in range(3):
+    for _ in range(6):  # Recorded by then.
         next(steps)
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -220,7 +220,7 @@ def test_milestones_reach_the_stack() -> None:
 
 
 def test_compiled_replicates(monkeypatch: pytest.MonkeyPatch) -> None:
-    def aot(function: Callable[..., Any]) -> Callable[..., Any]:
+    def aot(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
         return torch.compile(ways.own_code(function), backend="aot_eager", fullgraph=True, dynamic=False)
 
     monkeypatch.setattr("ipmgan.engine.ways.compiled", aot)

@@ -554,7 +554,7 @@ def test_critic_steps_leave_the_generator_alone() -> None:
     before = weights(step.parts.generator)
     gradients = [p.grad.clone() for p in step.parts.generator.parameters() if p.grad is not None]
     assert len(gradients) == len(list(step.parts.generator.parameters()))
-    step._critic_step()
+    step.critic_step(*step.critic_inputs())
     assert torch.equal(weights(step.parts.generator), before)
     for p, old in zip(step.parts.generator.parameters(), gradients, strict=True):
         assert p.grad is not None
@@ -568,7 +568,7 @@ def test_the_penalty_joins_the_same_backward_and_projection_follows_the_update()
     witness = Witness(step)
     step.parts.critic_optimizer.register_step_pre_hook(lambda *_: enforcer.log.append("update"))
     critic = copy.deepcopy(critic_of(step))
-    step._critic_step()
+    step.critic_step(*step.critic_inputs())
     assert enforcer.log == ["penalty", "update", "project"]
     real, fake = (sample for sample, _ in witness.calls)
     loss = critic(fake).mean() - critic(real).mean() + 0.5 * sum(p.square().sum() for p in critic.parameters())
@@ -651,8 +651,9 @@ def loss_of(value: float) -> Tensor:
 def test_the_guard_of_a_device_names_the_first_bad_step() -> None:
     guard = Guard(torch.device("cuda"))
     for step, (critic, generator) in enumerate([(1.0, 1.0), (1.0, math.inf), (math.nan,) * 2, (1.0, 1.0)], start=1):
-        guard.watch("wgan", "critic loss", step, loss_of(critic))
-        guard.watch("wgan", "generator loss", step, loss_of(generator))
+        guard.begin(step)
+        guard.watch("wgan", "critic loss", loss_of(critic))
+        guard.watch("wgan", "generator loss", loss_of(generator))
     with pytest.raises(DivergedError, match="the generator loss of wgan is not finite at step 2"):
         guard.check()
 
@@ -661,10 +662,11 @@ def test_the_guard_lets_finite_losses_pass_and_stops_the_cpu_at_once() -> None:
     late, at_once = Guard(torch.device("cuda")), Guard(torch.device("cpu"))
     late.check()
     for guard in (late, at_once):
-        guard.watch("gp", "penalty", 1, loss_of(1e30))
+        guard.begin(7)
+        guard.watch("gp", "penalty", loss_of(1e30))
         guard.check()
     with pytest.raises(DivergedError, match="the penalty of gp is not finite at step 7") as caught:
-        at_once.watch("gp", "penalty", 7, loss_of(math.nan))
+        at_once.watch("gp", "penalty", loss_of(math.nan))
     assert caught.value.exit_code == 5
 
 
@@ -774,6 +776,7 @@ def test_averaging_is_that_of_torch() -> None:
             for p in generator.parameters():
                 p.add_(torch.randn(p.shape, generator=draws))
         update_average(ours, generator)
+        ours.n_averaged += 1
         theirs.update_parameters(generator)
     assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import torch
 
 from ipmgan.config import RunConfig
 from ipmgan.engine.build import Parts, build, check
+from ipmgan.engine.replay import stepper
 from ipmgan.engine.step import Step
 from ipmgan.errors import UsageError, choose_from
 from ipmgan.selection import Table
@@ -27,7 +30,8 @@ class Mode:
 
 EAGER = Mode(name="eager", settings={"compile": "off"})
 COMPILED = Mode(name="compiled", settings={"compile": "on"})
-MODES = (EAGER, COMPILED)
+GRAPH = Mode(name="graph", settings={"compile": "graph"}, devices=("cuda",))
+MODES = (EAGER, COMPILED, GRAPH)
 
 
 def modes(names: list[str], device: torch.device) -> list[Mode]:
@@ -45,10 +49,11 @@ class Iteration:
 
     parts: Parts
     step: Step
+    advance: Callable[[], None]
 
     def __call__(self) -> None:
         with self.parts.streams.global_draws("layers", self.step.steps):
-            self.step.run()
+            self.advance()
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -62,4 +67,5 @@ def iteration(config: RunConfig, mode: Mode) -> Iteration:
     config = attrs.evolve(config, schedule=schedule)
     check(config)
     parts = build(config)
-    return Iteration(parts=parts, step=Step(parts, compile=schedule.compile == "on"))
+    step = Step(parts, compile=schedule.compile != "off")
+    return Iteration(parts=parts, step=step, advance=stepper(step, schedule.compile))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import attrs
 import torch
 
-WARM_UP = 3
+WARM_UP = 4
 """Iterations before the clock starts: compilers, caches and allocators settle in them."""
 Contestant = Callable[[float], float]
 """Runs for about so many seconds and returns iterations a second."""

@@ -27,7 +27,7 @@ def follow(trainer: Trainer | Replicates) -> int:
     already = f", from step {trainer.step}" if trainer.step else ""
     seeds = f" of {len(trainer.trainers)} seeds" if isinstance(trainer, Replicates) else ""
     say(f"{trainer.config.title}: {total} steps{already}{seeds}, run directory {path}")
-    if trainer.compiles:
+    if trainer.way != "off":
         say("a long run: its step is compiled first, which takes a while (--compile off: as it stands)")
     console = Console()
     start, first = time.monotonic(), trainer.step

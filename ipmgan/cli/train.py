@@ -40,7 +40,9 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Decides weights, data order and every draw.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32, or bf16 for the networks' forward passes.")] = None,
-    compile: Annotated[str | None, typer.Option(help="Compile the step: on, off, graph (CUDA), or auto for long runs.")] = None,
+    compile: Annotated[
+        str | None, typer.Option(help="Compile the step: on, off, graph (CUDA), or auto for long runs.")
+    ] = None,
     replicates: Annotated[int, typer.Option(help="So many seeds at once, from --seed on.", min=1)] = 1,
     log_every: Annotated[int | None, typer.Option(help="Steps between lines of metrics.")] = None,
     sample_every: Annotated[int | None, typer.Option(help="Steps between pictures and metrics.")] = None,

@@ -13,9 +13,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ipmgan.config import RunConfig
 from ipmgan.data.base import Resident, Sampler, Samples, SampleSpec
 from ipmgan.engine.feed import Feed, fingerprint
+from ipmgan.engine.kept import Kept
+from ipmgan.engine.pools import known
 from ipmgan.engine.streams import Streams
 from ipmgan.errors import DataError, PairingError, PluginError, UsageError
 from ipmgan.objectives.base import CriticKind
+from ipmgan.perturbations.base import Perturbation
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 SMALL = 2**24
@@ -29,11 +32,15 @@ class Parts:
     config: RunConfig
     device: torch.device
     streams: Streams
+    shape: tuple[int, ...]
+    """That of a sample."""
     generator: nn.Module
     critic: nn.Module | None
     average: AveragedModel | None
     generator_optimizer: torch.optim.Optimizer
     critic_optimizer: torch.optim.Optimizer | None
+    objective_state: Kept
+    enforcer_state: Kept
     train: Feed
     held_out: Feed
     fingerprint: str
@@ -43,6 +50,14 @@ class Parts:
     def best_generator(self) -> nn.Module:
         """The averaged generator where there is one, else the generator."""
         return self.generator if self.average is None else self.average.module
+
+    def noise(self, stream: str, number: int, batch: int, step: int) -> Tensor | None:
+        """What perturbs a batch at a step; None, without asking, where nothing is ever drawn."""
+        config = self.config
+        if type(config.perturbation).draw is Perturbation.draw:
+            return None
+        done = step / config.schedule.steps
+        return config.perturbation.draw((batch, *self.shape), self.streams.at(stream, number), done=done)
 
     def outputs(self, samples: Tensor) -> Tensor:
         """The critic's outputs, or the flattened samples where there is no critic."""
@@ -99,8 +114,14 @@ def check(config: RunConfig) -> list[str]:
 
     Allocates nothing that is large: such networks are tried on the meta device.
     """
-    choose_device(config.schedule.device)
+    device = choose_device(config.schedule.device)
+    if config.schedule.compile == "graph" and device.type != "cuda":
+        raise UsageError(f"compile = graph needs a CUDA device, and this is {device.type}: use --compile on")
     _check_names(config)
+    for metric in config.metrics:
+        reason = metric.refuses(known(config.source))
+        if reason:
+            raise PairingError(f"{metric.name}: {reason}")
     generator, critic = make_networks(config)
     place, streams = torch.device("meta"), Streams(0, torch.device("cpu"))
     if sum(p.numel() for net in (generator, critic) if net for p in net.parameters()) <= SMALL:
@@ -114,7 +135,7 @@ def check(config: RunConfig) -> list[str]:
     )
     if has_batch_norm and config.schedule.batch < 2:
         raise PairingError("batch norm needs batches of at least 2: raise --batch or choose norm=none")
-    return _warnings(config)
+    return _warnings(config, device)
 
 
 def _check_names(config: RunConfig) -> None:
@@ -197,14 +218,21 @@ def _probe(module: nn.Module, sample: Tensor, name: str) -> Tensor:
     return out
 
 
-def _warnings(config: RunConfig) -> list[str]:
+def _warnings(config: RunConfig, device: torch.device) -> list[str]:
+    found = []
     momentum = config.critic_optimizer.momentum
-    if config.critic is None or not config.lipschitz.momentum_free or momentum == 0:
-        return []
-    return [
-        f"the critic's {config.critic_optimizer.name} has momentum {momentum}, which {config.lipschitz.name} makes "
-        "unstable (Wasserstein GAN, section 4): prefer --critic-optimizer RMSprop:lr=5e-5"
-    ]
+    if config.critic is not None and config.lipschitz.momentum_free and momentum:
+        found.append(
+            f"the critic's {config.critic_optimizer.name} has momentum {momentum}, which {config.lipschitz.name} makes "
+            "unstable (Wasserstein GAN, section 4): prefer --critic-optimizer RMSprop:lr=5e-5"
+        )
+    if (
+        config.schedule.precision == "bf16"
+        and device.type == "cpu"
+        and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    ):
+        found.append("this CPU has no instructions for bf16: the run takes many times as long as in float32")
+    return found
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -247,11 +275,14 @@ def build(config: RunConfig, data: Data | None = None) -> Parts:
         config=config,
         device=device,
         streams=streams,
+        shape=config.source.spec().shape,
         generator=generator,
         critic=critic,
         average=average,
         generator_optimizer=config.generator_optimizer.make(list(generator.parameters())),
         critic_optimizer=None if critic is None else config.critic_optimizer.make(list(critic.parameters())),
+        objective_state=Kept(config.objective.state()).to(device),
+        enforcer_state=Kept(config.lipschitz.state()).to(device),
         train=Feed(data.train, schedule.batch, streams, "train", schedule.workers),
         held_out=Feed(held_out, held_out_batch, streams, "held-out"),
         fingerprint=data.fingerprint,

@@ -14,12 +14,13 @@ from ipmgan.config import RunConfig, configure
 from ipmgan.engine import checkpoint
 from ipmgan.engine.build import Data, build, check
 from ipmgan.engine.measure import Clock, certify, generate, measure, quality
+from ipmgan.engine.replay import stepper
 from ipmgan.engine.run import Run
 from ipmgan.engine.rundir import RunDir, writing
 from ipmgan.engine.state import capture, restore
 from ipmgan.engine.step import Step
 from ipmgan.engine.tracking import Tracked, check_trackers
-from ipmgan.engine.ways import worth_compiling
+from ipmgan.engine.ways import way
 from ipmgan.errors import CheckpointError, UsageError
 from ipmgan.lipschitz import Certificate
 from ipmgan.pictures import draw_samples
@@ -74,8 +75,9 @@ class Trainer:
         self.config = config
         self.warnings = check(config)
         self._parts = build(config, data)
-        self.compiles = worth_compiling(config, self._parts)
-        self._step = Step(self._parts, compile=self.compiles)
+        self.way = way(config, self._parts)
+        self._step = Step(self._parts, compile=self.way != "off")
+        self._run_step = stepper(self._step, self.way)
         self._stop = False
 
     @classmethod
@@ -156,7 +158,7 @@ class Trainer:
     def _advance(self, clock: Clock) -> dict[str, Any] | None:
         """One step, with what is due after it."""
         with self._parts.streams.global_draws("layers", self.step):
-            self._step.run()
+            self._run_step()
         return self._after(clock)
 
     def _after(self, clock: Clock) -> dict[str, Any] | None:

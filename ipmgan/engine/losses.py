@@ -5,6 +5,8 @@ They draw nothing and update nothing, so that the same code runs as it stands, c
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
 
@@ -39,6 +41,7 @@ class Loss(nn.Module):
     def __init__(self, parts: Parts) -> None:
         super().__init__()
         self.generator, self.critic = parts.generator, parts.critic
+        self.objective_state, self.enforcer_state = parts.objective_state, parts.enforcer_state
         self.config, self.device_type = parts.config, parts.device.type
 
     def weights(self) -> dict[str, nn.Parameter]:
@@ -51,10 +54,11 @@ class Loss(nn.Module):
         weights = self.weights()
         return {name: p for name, p in self.named_parameters() if name not in weights}
 
-    def precision(self) -> torch.autocast:
+    def precision(self) -> contextlib.AbstractContextManager[object]:
         """Autocast for the networks' forward passes; losses, penalties and updates stay outside, in float32."""
-        enabled = self.config.schedule.precision == "bf16"
-        return torch.autocast(self.device_type, dtype=torch.bfloat16, enabled=enabled)
+        if self.config.schedule.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device_type, dtype=torch.bfloat16)
 
 
 class CriticLoss(Loss):
@@ -66,16 +70,22 @@ class CriticLoss(Loss):
         super().__init__(parts)
         self._samplewise = samplewise(parts.critic)
 
-    def forward(self, real: Tensor, latents: Tensor, drawn: Tensor | None) -> tuple[Tensor, Seen]:
-        """The scalar to minimise; `drawn` are the enforcer's random numbers."""
+    def forward(self, real: Tensor, latents: Tensor, noise: Tensor | None, drawn: Tensor | None) -> tuple[Tensor, Seen]:
+        """The scalar to minimise; `noise` and `drawn` are the fakes' perturbation's and the enforcer's random numbers.
+
+        The real samples come perturbed.
+        """
         objective, enforcer, critic = self.config.objective, self.config.lipschitz, self.critic
         assert critic is not None
         with torch.no_grad(), self.precision():
-            fake = self.generator(latents).float()
+            fake = self.config.perturbation.perturb(self.generator(latents).float(), noise)
         with self.precision():
             on_real, on_fake = self._both(critic, real, fake)
-        loss = scalar(objective.name, "critic loss", objective.critic_loss(on_real, on_fake))
-        penalty = enforcer.penalty(critic, real, fake, drawn)
+        loss, state = objective.critic_loss_and_state(on_real, on_fake, self.objective_state.table())
+        scalar(objective.name, "critic loss", loss)
+        self.objective_state.move(state, objective.name)
+        penalty, state = enforcer.penalty_and_state(critic, real, fake, drawn, self.enforcer_state.table())
+        self.enforcer_state.move(state, enforcer.name)
         seen = {"loss": loss.detach(), "real": on_real.detach(), "fake": on_fake.detach()}
         if penalty is None:
             return loss, seen
@@ -100,12 +110,12 @@ class GeneratorLoss(Loss):
 
     trained = "generator"
 
-    def forward(self, real: Tensor | None, latents: Tensor) -> tuple[Tensor, Seen]:
-        """The scalar to minimise; `real` is a batch where the objective's generator loss uses it."""
+    def forward(self, real: Tensor | None, latents: Tensor, noise: Tensor | None) -> tuple[Tensor, Seen]:
+        """The scalar to minimise; `noise` is for the fakes, `real` a batch where the generator loss uses it."""
         objective = self.config.objective
         with self.precision():
-            fake = self.generator(latents)
-            on_fake = self._outputs(fake.float())
+            fake = self.config.perturbation.perturb(self.generator(latents).float(), noise)
+            on_fake = self._outputs(fake)
             on_real = on_fake.new_empty(0) if real is None else self._outputs(real)
         loss = scalar(objective.name, "generator loss", objective.generator_loss(on_real, on_fake))
         return loss, {"loss": loss.detach(), "real": on_real.detach(), "fake": on_fake.detach()}

@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from ipmgan.engine.build import Parts
+from ipmgan.engine.pools import known
 from ipmgan.engine.step import Step
 from ipmgan.lipschitz import Certificate, lipschitz_bound
 
@@ -64,9 +66,11 @@ def held_out_estimate(parts: Parts, step: int) -> float:
         for number in range(step * count, (step + 1) * count):
             real = parts.held_out.batch(number)
             latents = config.latent.draw(len(real), parts.streams.at("held-out-latents", number))
-            fake = parts.generator(latents)
-            estimate = config.objective.estimate(parts.outputs(real), parts.outputs(fake))
-            total += float(estimate)
+            seen = {"real": real, "fake": parts.generator(latents)}
+            for name, samples in seen.items():
+                noise = parts.noise(f"held-out-noise-{name}", number, len(real), step)
+                seen[name] = parts.outputs(config.perturbation.perturb(samples, noise))
+            total += float(config.objective.estimate(seen["real"], seen["fake"]))
     return total / count
 
 
@@ -77,7 +81,8 @@ def quality(parts: Parts, step: int) -> dict[str, float]:
         real = parts.held_out.some(metric.samples)
         latents = parts.config.latent.draw(len(real), parts.streams.at("metric-latents", step))
         fake = generate(parts.best_generator, latents)
-        values[metric.name] = float(metric.compute(real, fake, generator=parts.streams.at("metric", step)))
+        pair = attrs.evolve(known(parts.config.source), real=real, fake=fake)
+        values[metric.name] = float(metric.read(pair, generator=parts.streams.at("metric", step)).value)
     return values
 
 

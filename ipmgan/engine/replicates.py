@@ -20,7 +20,7 @@ from ipmgan.engine.rundir import RunDir
 from ipmgan.engine.step import Step
 from ipmgan.engine.tracking import check_trackers
 from ipmgan.engine.vector import VectorStep, check_vectorised
-from ipmgan.engine.ways import worth_compiling
+from ipmgan.engine.ways import way
 from ipmgan.errors import CheckpointError, DivergedError, UsageError
 from ipmgan.registry import versions
 
@@ -66,8 +66,8 @@ class Replicates:
         self.trainers = trainers
         self.config = trainers[0].config
         self.warnings = trainers[0].warnings
-        self.compiles = trainers[0].compiles or worth_compiling(self.config, trainers[0]._parts, runs=len(trainers))
-        self._vector = VectorStep([trainer._step for trainer in trainers], compile=self.compiles)
+        self.way = way(self.config, trainers[0]._parts, runs=len(trainers))
+        self._vector = VectorStep([trainer._step for trainer in trainers], compile=self.way != "off")
         self._stop = False
 
     @classmethod

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ipmgan.config import LATER
 from ipmgan.engine.build import Parts
 from ipmgan.engine.checkpoint import Snapshot
 from ipmgan.engine.step import Step
@@ -21,7 +22,7 @@ from ipmgan.settings import WAYS
 BASE = ("python", "torch", "ipmgan")
 FREE = (
     *("steps", "device", "source", "metrics", "log_every", "sample_every", "checkpoint_every"),
-    *("keep", "held_out_batches", "workers", "compile"),
+    *("keep", "held_out_batches", "workers", "compile", "tracker"),
 )
 """Settings that may change between two parts of a run; the source is free as long as the data is the same."""
 
@@ -36,8 +37,6 @@ def capture(parts: Parts, step: Step) -> Snapshot:
         flat = flat_state(module, optimizer)
         tensors |= {f"{name}.{key}": value for key, value in flat.items() if isinstance(value, Tensor)}
         scalars[name] = {key: value for key, value in flat.items() if not isinstance(value, Tensor)}
-    for plugin in (parts.config.objective, parts.config.lipschitz):
-        tensors |= {f"{plugin.kind}.{key}": value for key, value in plugin.state().items()}
     return Snapshot(step=step.steps, tensors=tensors, scalars=scalars, versions=versions(parts.config.plugins))
 
 
@@ -55,9 +54,6 @@ def restore(parts: Parts, step: Step, snapshot: Snapshot) -> None:
             flat = _under(tensors, name) | {key: _tuple(value) for key, value in snapshot.scalars[name].items()}
             if flat:
                 set_flat_state(module, optimizer, flat)
-        for plugin in (parts.config.objective, parts.config.lipschitz):
-            for key, live in plugin.state().items():
-                live.copy_(tensors[f"{plugin.kind}.{key}"])
         step.steps, step.critic_steps = snapshot.step, int(snapshot.scalars["critic_steps"])
     except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"the checkpoint does not fit the run's configuration: {error}") from error
@@ -93,7 +89,8 @@ def _fixed(parts: Parts) -> dict[str, Any]:
 def _check_settings(saved: Any, now: Mapping[str, Any]) -> None:
     # Through JSON, as the saved ones went.
     plain = json.loads(json.dumps(now))
-    before = saved if isinstance(saved, dict) else {}
+    known = LATER | saved if isinstance(saved, dict) else LATER
+    before = {key: value for key, value in known.items() if key not in FREE}
     changes = [
         f"{key}: {before.get(key)} -> {plain.get(key)}"
         for key in {**before, **plain}
@@ -117,7 +114,13 @@ def _check_versions(saved: Mapping[str, str], now: Mapping[str, str]) -> None:
 
 
 def _modules(parts: Parts) -> dict[str, nn.Module]:
-    found = {"generator": parts.generator, "critic": parts.critic, "average": parts.average}
+    found = {
+        "generator": parts.generator,
+        "critic": parts.critic,
+        "average": parts.average,
+        "objective_state": parts.objective_state,
+        "enforcer_state": parts.enforcer_state,
+    }
     return {name: module for name, module in found.items() if module is not None}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import attrs
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ipmgan.engine.build import Parts
 from ipmgan.engine.guard import Guard
+from ipmgan.engine.heap import keep_freed_memory
 from ipmgan.engine.losses import CriticLoss, GeneratorLoss, Seen
 from ipmgan.engine.ways import Backward, compiled_gradients, compiled_update
 from ipmgan.errors import DivergedError
@@ -44,6 +45,8 @@ class Step:
         self.last = Losses()
         self.critic_loss, self.generator_loss = CriticLoss(parts), GeneratorLoss(parts)
         self._guard = Guard(parts.device)
+        if parts.device.type == "cpu":
+            keep_freed_memory()
         self._compile = compile
         self._critic_gradients: Callable[..., Seen] = Backward(self.critic_loss)
         self._generator_gradients: Callable[..., Seen] = Backward(self.generator_loss, held=parts.critic)
@@ -54,62 +57,88 @@ class Step:
         """One generator step with its critic steps; raises `DivergedError` once a loss is not finite."""
         if self._compile and self.steps:
             self._compile_ways()
-        if self.parts.critic is not None:
-            for _ in range(self.critic_steps_now()):
-                self._critic_step()
-        self.saw_generator(self._generator_gradients(*self.generator_inputs()))
-        self._generator_update()
-        self.finish()
+        self.begin()
+        count = self.critic_steps_now()
+        for ahead in range(count):
+            self.critic_step(*self.critic_inputs(ahead))
+        self.generator_step(*self.generator_inputs(count))
+        self.count(count)
 
-    def _critic_step(self) -> None:
-        self.saw_critic(self._critic_gradients(*self.critic_inputs()))
+    def count(self, critic_steps: int) -> None:
+        """Take note of a generator step that is done, with so many critic steps."""
+        self.critic_steps += critic_steps
+        self.steps += 1
+        if self.parts.average is not None:
+            self.parts.average.n_averaged += 1
+
+    def critic_step(self, *inputs: Tensor | None) -> None:
+        """One update of the critic, and its projection."""
+        self.saw_critic(self._critic_gradients(*inputs))
         self._critic_update()
+
+    def generator_step(self, *inputs: Tensor | None) -> None:
+        """One update of the generator and of its average."""
+        self.saw_generator(self._generator_gradients(*inputs))
+        self._generator_update()
+        self.move_average()
+
+    def begin(self) -> None:
+        """What precedes all updates of a step: this step's number and settings."""
+        self._guard.begin(self.steps + 1)
+        parts, config = self.parts, self.parts.config
+        config.generator_optimizer.schedule(parts.generator_optimizer, self.steps)
+        if parts.critic_optimizer is not None:
+            config.critic_optimizer.schedule(parts.critic_optimizer, self.steps)
 
     def critic_steps_now(self) -> int:
         """How many critic steps the coming generator step has."""
         schedule = self.parts.config.schedule
+        if self.parts.critic is None:
+            return 0
         if schedule.critic_warmup and (self.steps < 25 or self.steps % 500 == 0):
             return WARMUP_CRITIC_STEPS
         return schedule.n_critic
 
-    def critic_inputs(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Fresh real samples, latents, and what the enforcer draws, for the coming critic step."""
-        parts, config, number = self.parts, self.parts.config, self.critic_steps
-        if parts.critic_optimizer is not None:
-            config.critic_optimizer.schedule(parts.critic_optimizer, self.steps)
-        real = parts.train.batch(self._batches_drawn())
-        drawn = config.lipschitz.draw(real, parts.streams.at("penalty", number))
-        return real, self._latents("critic-latents", number), drawn
+    def critic_inputs(self, ahead: int = 0) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Perturbed real samples, latents, and what the perturbation of the fakes and the enforcer draw.
+
+        They are for the coming critic step, or for one further `ahead`.
+        """
+        number = self.critic_steps + ahead
+        real = self._real("critic-noise-real", self._batches_drawn() + ahead, number)
+        drawn = self.parts.config.lipschitz.draw(real, self.parts.streams.at("penalty", number))
+        return real, self._latents("critic-latents", number), self._noise("critic-noise-fake", number), drawn
+
+    def generator_inputs(self, ahead: int = 0) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """Real samples, where the objective's generator loss uses them, latents, and what perturbs the fakes.
+
+        They are for the generator step after `ahead` more critic steps.
+        """
+        real = None
+        if self.parts.config.objective.generator_uses_real:
+            real = self._real("generator-noise-real", self._batches_drawn() + ahead, self.steps)
+        return real, self._latents("generator-latents", self.steps), self._noise("generator-noise-fake", self.steps)
 
     def saw_critic(self, seen: Seen) -> None:
         """Check and keep what a critic step saw, before its update."""
         config = self.parts.config
-        self._guard.watch(config.objective.name, "critic loss", self.steps + 1, seen["loss"])
+        self._guard.watch(config.objective.name, "critic loss", seen["loss"])
         if "penalty" in seen:
-            self._guard.watch(config.lipschitz.name, "penalty", self.steps + 1, seen["penalty"])
+            self._guard.watch(config.lipschitz.name, "penalty", seen["penalty"])
         self.last.critic_loss, self.last.penalty = seen["loss"], seen.get("penalty")
         self.last.real, self.last.fake = seen["real"], seen["fake"]
-        self.critic_steps += 1
-
-    def generator_inputs(self) -> tuple[Tensor | None, Tensor]:
-        """Real samples, where the objective's generator loss uses them, and fresh latents for the generator step."""
-        parts, config = self.parts, self.parts.config
-        config.generator_optimizer.schedule(parts.generator_optimizer, self.steps)
-        real = parts.train.batch(self._batches_drawn()) if config.objective.generator_uses_real else None
-        return real, self._latents("generator-latents", self.steps)
 
     def saw_generator(self, seen: Seen) -> None:
         """Check and keep what the generator step saw, before its update."""
-        self._guard.watch(self.parts.config.objective.name, "generator loss", self.steps + 1, seen["loss"])
+        self._guard.watch(self.parts.config.objective.name, "generator loss", seen["loss"])
         self.last.generator_loss = seen["loss"]
         if self.parts.critic is None:
             self.last.real, self.last.fake = seen["real"], seen["fake"]
 
-    def finish(self) -> None:
-        """What follows both updates."""
+    def move_average(self) -> None:
+        """Let the averaged generator follow, where there is one."""
         if self.parts.average is not None:
             update_average(self.parts.average, self.parts.generator)
-        self.steps += 1
 
     def _update_critic(self) -> None:
         parts = self.parts
@@ -132,12 +161,30 @@ class Step:
     def check_finite(self) -> None:
         """Raise `DivergedError` if a loss, gradient or weight is not finite; waits for the device."""
         self._guard.check()
+        for name, tensor in self._watched():
+            if not torch.isfinite(tensor).all():
+                raise DivergedError(f"{name} is not finite at step {self.steps}")
+
+    def _watched(self) -> Iterator[tuple[str, Tensor]]:
         parts = self.parts
-        for name, net in (("generator", parts.generator), ("critic", parts.critic)):
-            for key, tensor in net.named_parameters() if net is not None else ():
-                for what, values in (("weight", tensor), ("gradient", tensor.grad)):
-                    if values is not None and not torch.isfinite(values).all():
-                        raise DivergedError(f"the {name}'s {what} {key} is not finite at step {self.steps}")
+        for net in ("generator", "critic"):
+            for key, p in getattr(parts, net).named_parameters() if getattr(parts, net) is not None else ():
+                yield f"the {net}'s weight {key}", p
+                if p.grad is not None:
+                    yield f"the {net}'s gradient {key}", p.grad
+        for plugin, kept in (
+            (parts.config.objective, parts.objective_state),
+            (parts.config.lipschitz, parts.enforcer_state),
+        ):
+            for key, tensor in kept.named_buffers():
+                yield f"the {key} that {plugin.name} keeps", tensor
+
+    def _real(self, stream: str, batch: int, number: int) -> Tensor:
+        """A real batch as the critic sees it."""
+        return self.parts.config.perturbation.perturb(self.parts.train.batch(batch), self._noise(stream, number))
+
+    def _noise(self, stream: str, number: int) -> Tensor | None:
+        return self.parts.noise(stream, number, self.parts.config.schedule.batch, self.steps)
 
     def _latents(self, stream: str, number: int) -> Tensor:
         config = self.parts.config
@@ -151,8 +198,8 @@ class Step:
 def update_average(average: torch.optim.swa_utils.AveragedModel, generator: nn.Module) -> None:
     """Move the averaged parameters towards the generator's, and take over its buffers (such as batch statistics).
 
-    The first average is the generator itself. `AveragedModel.update_parameters` does the same, but makes the device
-    wait, as it copies its counter there at every step; here the counter stays where it is, on the CPU.
+    The first average is the generator itself. `AveragedModel.update_parameters` does the same and counts, but makes the
+    device wait, as it copies its counter there at every step; here the counter stays where it is, on the CPU.
     """
     means: list[Tensor] = list(average.module.parameters())
     current: list[Tensor] = list(generator.parameters())
@@ -164,4 +211,3 @@ def update_average(average: torch.optim.swa_utils.AveragedModel, generator: nn.M
             average.multi_avg_fn(means, current, average.n_averaged)
         for mean, now in zip(average.module.buffers(), generator.buffers(), strict=True):
             mean.copy_(now)
-        average.n_averaged += 1

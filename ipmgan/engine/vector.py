@@ -51,12 +51,16 @@ class VectorStep:
             alive = next((place for place in range(len(self.steps)) if place not in self.diverged), 0)
             self._sides = _sides(self.steps, self._compile, alive)
         critic, generator = self._sides
-        if critic is not None:
-            for _ in range(first.critic_steps_now()):
-                self._advance(critic, [step.critic_inputs() for step in self.steps], Step.saw_critic)
-        self._advance(generator, [step.generator_inputs() for step in self.steps], Step.saw_generator)
         for step in self.steps:
-            step.finish()
+            step.begin()
+        count = first.critic_steps_now()
+        if critic is not None:
+            for ahead in range(count):
+                self._advance(critic, [step.critic_inputs(ahead) for step in self.steps], Step.saw_critic)
+        self._advance(generator, [step.generator_inputs(count) for step in self.steps], Step.saw_generator)
+        for step in self.steps:
+            step.move_average()
+            step.count(count)
 
     def _advance(self, side: Side, inputs: list[tuple[Tensor | None, ...]], saw: Callable[[Step, Seen], None]) -> None:
         seen = side.gradients(*map(_stack, zip(*inputs, strict=True)))
@@ -112,8 +116,7 @@ class Side:
 
     def update(self, step: int) -> None:
         """Update and project all."""
-        for optimizer in (self._optimizer, *self._members):
-            self._settings.schedule(optimizer, step)
+        self._settings.schedule(self._optimizer, step)
         self._step()
         with torch.no_grad():
             for critic in self._critics:
@@ -186,9 +189,6 @@ def _sides(steps: list[Step], compile: bool, alive: int) -> tuple[Side | None, S
 def check_vectorised(step: Step) -> None:
     """Raise `PairingError` for what cannot be vectorised, by trying it on one run; nothing of the run moves."""
     parts, config = step.parts, step.parts.config
-    for plugin in (config.objective, config.lipschitz):
-        if plugin.state():
-            raise PairingError(f"{plugin.name} keeps state between steps: train its seeds one by one")
     names = [config.generator_optimizer.name, *([config.critic_optimizer.name] if parts.critic is not None else [])]
     for name in names:
         if name not in ELEMENTWISE:

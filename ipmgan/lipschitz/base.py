@@ -25,6 +25,8 @@ class LipschitzEnforcer(Plugin):
     """Needs a critic that puts out one number a sample."""
     momentum_free: ClassVar[bool] = False
     """Suffers from momentum in the critic's optimiser (the projection undoes what the momentum remembers)."""
+    vectorises: ClassVar[bool] = True
+    """Works under `torch.func.vmap`, by which several seeds are trained at once."""
 
     def prepare(self, critic: nn.Module) -> nn.Module:
         """The critic, reparametrised where the constraint asks for it; called once, before the optimiser is made."""
@@ -48,5 +50,17 @@ class LipschitzEnforcer(Plugin):
         """Project the critic's weights in place; called under `torch.no_grad` after every update of the critic."""
 
     def state(self) -> Mapping[str, Tensor]:
-        """The live tensors that the enforcer keeps between steps; the engine saves them and restores them in place."""
+        """What the enforcer keeps between critic steps, as it is at the start: small tensors, such as a multiplier.
+
+        The engine holds the copies that move, one for each run, and saves and restores them.
+        """
         return {}
+
+    def penalty_and_state(
+        self, critic: nn.Module, real: Tensor, fake: Tensor, drawn: Tensor | None, state: Mapping[str, Tensor]
+    ) -> tuple[Tensor | None, Mapping[str, Tensor]]:
+        """The penalty, given what is kept, and what is kept after this critic step, without graph.
+
+        An enforcer that keeps nothing has no need of it.
+        """
+        return self.penalty(critic, real, fake, drawn), state

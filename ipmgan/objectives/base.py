@@ -44,6 +44,8 @@ class Objective(Plugin):
     whole_batch: ClassVar[bool] = False
     """Not a mean over samples, so that a batch must not be split."""
     min_batch: ClassVar[int] = 1
+    vectorises: ClassVar[bool] = True
+    """Works under `torch.func.vmap`, by which several seeds are trained at once."""
     estimates: ClassVar[Quantity]
     """What `estimate` returns."""
 
@@ -65,5 +67,17 @@ class Objective(Plugin):
         """The estimate of the divergence, a scalar, from critic outputs."""
 
     def state(self) -> Mapping[str, Tensor]:
-        """The live tensors that the objective keeps between steps; the engine saves them and restores them in place."""
+        """What the objective keeps between critic steps, as it is at the start: small tensors, such as a multiplier.
+
+        The engine holds the copies that move, one for each run, and saves and restores them.
+        """
         return {}
+
+    def critic_loss_and_state(
+        self, real: Tensor, fake: Tensor, state: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The critic's loss, given what is kept, and what is kept after this critic step, without graph.
+
+        An objective that keeps nothing has no need of it.
+        """
+        return self.critic_loss(real, fake), state
