@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -58,6 +59,17 @@ def test_every_way_gives_the_same_run(
         warnings.simplefilter("error")  # A step that falls back runs another way.
         other = ipmgan.train(out=tmp_path / "other", **chosen, compile=way)
     assert torch.allclose(plain.sample(100), other.sample(100), atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_images_go_through_convolutions_with_channels_last_and_resume(tmp_path: Path, precision: str) -> None:
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (64, 3, 32, 32), dtype=np.uint8))
+    chosen = settings("wgan", "clip", "dcgan:nf=8", generator="dcgan:nf=8", batch=16, precision=precision)
+    chosen |= {"source": f"tensor:path={tmp_path / 'images.npy'}"}
+    whole = ipmgan.train(out=tmp_path / "whole", **chosen, compile="graph")
+    ipmgan.train(out=tmp_path / "halves", **{**chosen, "steps": 10}, compile="graph")
+    halves = ipmgan.resume(tmp_path / "halves", steps=20)
+    assert torch.allclose(whole.sample(16), halves.sample(16), atol=1e-3 if precision == "float32" else 5e-2)
 
 
 @pytest.mark.parametrize("optimizer", ["Adam:lr=1e-3,eps=1e-3", "RMSprop:lr=1e-3,eps=1e-3", "AdamW:lr=1e-3,eps=1e-3"])

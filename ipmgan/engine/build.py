@@ -253,13 +253,20 @@ class Data:
         return cls(train=train, held_out=held_out, fingerprint=told)
 
 
+def placed(net: nn.Module, device: torch.device) -> nn.Module:
+    """The network on its device: on GPUs, whose convolutions are fastest so, with the channels of images last."""
+    if device.type == "cuda" and all(p.dim() < 5 for p in net.parameters()):
+        return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return net.to(device)
+
+
 def build(config: RunConfig, data: Data | None = None) -> Parts:
     """The live objects, on their device; call `check` first. `data` saves opening the source once more."""
     schedule = config.schedule
     device = choose_device(schedule.device)
     data = data or Data.of(config)
     streams = Streams(schedule.seed, device)
-    generator, critic = (net and net.to(device) for net in make_networks(config, streams))
+    generator, critic = (net and placed(net, device) for net in make_networks(config, streams))
     assert generator is not None
     if critic is not None:
         critic = config.lipschitz.prepare(critic)
