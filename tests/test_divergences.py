@@ -11,6 +11,7 @@ from scipy import integrate, stats
 from torch import Tensor
 
 from ipmgan import functional as fn
+from ipmgan.errors import UsageError
 
 P = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 Q = torch.tensor([0.1, 0.4, 0.5], dtype=torch.float64)
@@ -110,7 +111,7 @@ def test_gaussian_values() -> None:
     assert fn.gaussian_kl(one, two, zero, one).item() == pytest.approx(1.3068528194, abs=1e-10)
     assert fn.gaussian_w1(zero, one, one, two).item() == pytest.approx(1.1666309412, abs=1e-10)
     assert fn.gaussian_w1(zero, one, number(-3), one).item() == 3
-    assert fn.gaussian_tv(zero, one, one).item() == pytest.approx(0.3829249225, abs=1e-10)
+    assert fn.gaussian_tv(zero, one, one, one).item() == pytest.approx(0.3829249225, abs=1e-10)
     assert fn.gaussian_energy_distance(zero, one, one, one).item() == pytest.approx(0.5418065793, abs=1e-10)
 
 
@@ -124,6 +125,69 @@ def test_gaussian_values_by_quadrature(mean_q: float, std_p: float, std_q: float
     assert fn.gaussian_energy_distance(*arguments).item() == pytest.approx(2 * squared, rel=1e-6)
     kl = integrate.quad(lambda x: p.pdf(x) * (p.logpdf(x) - q.logpdf(x)), -20, 20, limit=300)[0]
     assert fn.gaussian_kl(*arguments).item() == pytest.approx(kl, rel=1e-6)
+
+
+def test_more_gaussian_values() -> None:
+    zero, one = number(0), number(1)
+    assert fn.gaussian_js(zero, one, one, one).item() == pytest.approx(0.1114214822, abs=1e-10)
+    assert fn.gaussian_w2(zero, one, number(3), number(5)) == 5
+    assert fn.gaussian_norm(2, one).item() == pytest.approx(1.2533141373, abs=1e-10)
+    assert fn.gaussian_norm(2, one) <= math.sqrt(2)
+    assert fn.gaussian_norm(1, number(2.0)).item() == pytest.approx(2 * math.sqrt(2 / math.pi), rel=1e-12)
+    assert fn.gaussian_w1(zero, one, zero, number(math.sqrt(2))).item() == pytest.approx(0.3304946063, abs=1e-10)
+    assert fn.gaussian_tv(zero, one, zero, one) == 0
+    assert fn.gaussian_js(zero, one, zero, one).item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize(
+    ("mean_q", "std_p", "std_q"), [(1.0, 1.0, 1.0), (0.3, 0.7, 0.9), (-1.2, 1.1, 0.95), (0, 1, 1.3)]
+)
+def test_f_divergences_of_gaussians_by_quadrature(name: str, mean_q: float, std_p: float, std_q: float) -> None:
+    x = torch.linspace(-14, 14, 280_001, dtype=torch.float64)
+    p, q = (torch.from_numpy(stats.norm(mean, std).pdf(x)) for mean, std in ((0, std_p), (mean_q, std_q)))
+    expected = fn.F_DIVERGENCES[name](p, q).item() * 1e-4
+    found = fn.gaussian_f_divergence(name, number(0), number(std_p), number(mean_q), number(std_q))
+    assert found.item() == pytest.approx(expected, rel=1e-7, abs=1e-7)
+
+
+def test_f_divergences_of_gaussians_that_are_infinite_or_unknown() -> None:
+    zero, one, two = number(0), number(1), number(2)
+    assert fn.gaussian_f_divergence("pearson", zero, two, zero, one) == math.inf
+    assert fn.gaussian_f_divergence("neyman", zero, two, zero, one) < math.inf
+    with pytest.raises(UsageError, match="did you mean 'pearson'"):
+        fn.gaussian_f_divergence("person", zero, one, zero, one)
+
+
+def test_gaussian_js_and_tv_go_element_by_element() -> None:
+    means, stds = torch.tensor([0.0, 1.0, 5.0]), torch.tensor([[1.0], [0.02]])
+    for function in (fn.gaussian_js, fn.gaussian_tv):
+        found = function(torch.tensor(0.0), torch.tensor(1.0), means, stds)
+        assert found.shape == (2, 3)
+        assert found[1, 2].item() == pytest.approx(function(*map(torch.tensor, (0.0, 1.0, 5.0, 0.02))).item(), abs=1e-6)
+        assert ((found >= 0) & (found <= 1)).all()
+
+
+def test_laws_on_points_whose_distances_are_known() -> None:
+    """Samples {0, 1} and {0, 2} as laws on {0, 1, 2}: the V-statistics."""
+    p, q = (torch.tensor(law, dtype=torch.float64) for law in ((0.5, 0.5, 0), (0.5, 0, 0.5)))
+    points = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
+    squared = fn.squared_distances(points)
+    assert fn.discrete_mmd2(p, q, fn.rbf(squared, (1.0,))).item() == pytest.approx(0.1967346701, abs=1e-10)
+    assert fn.discrete_mmd2(p, q, fn.imq(squared, (2.0,))).item() == pytest.approx(1 / 6, abs=1e-12)
+    x, y = points[[0, 1]], points[[0, 2]]
+    assert fn.mmd2_unbiased(x, y, fn.Mixture("imq", (2.0,))).item() == pytest.approx(-1 / 3, abs=1e-12)
+    energy = fn.discrete_energy_distance(p, q, squared.sqrt()).item()
+    assert energy == pytest.approx(fn.energy_distance_1d(x[:, 0], y[:, 0]).item(), abs=1e-12)
+    assert energy == pytest.approx(fn.mmd2_biased(x, y, fn.Mixture("energy", (1.0,))).item(), abs=1e-12)
+
+
+def test_one_place_has_them_all() -> None:
+    from ipmgan.functional import divergences
+
+    assert set(divergences.__all__) <= set(fn.__all__)
+    for name in divergences.__all__:
+        assert getattr(divergences, name) is getattr(fn, name)
 
 
 def test_gaussian_w1_has_finite_gradients_at_equal_widths() -> None:

@@ -8,16 +8,29 @@ from ipmgan.functional.adversarial import (
     nonsaturating_generator_loss,
     pulling_away,
 )
-from ipmgan.functional.divergences import F_DIVERGENCES, FDivergence, js, kl, optimal_logit, total_variation
+from ipmgan.functional.discrete import (
+    F_DIVERGENCES,
+    FDivergence,
+    discrete_energy_distance,
+    discrete_mmd2,
+    js,
+    kl,
+    optimal_logit,
+    total_variation,
+)
 from ipmgan.functional.features import frequencies, mmd2_features
 from ipmgan.functional.gaussians import (
     frechet,
     gaussian_energy_distance,
+    gaussian_f_divergence,
+    gaussian_js,
     gaussian_kl,
     gaussian_mmd2_imq,
     gaussian_mmd2_rbf,
+    gaussian_norm,
     gaussian_tv,
     gaussian_w1,
+    gaussian_w2,
 )
 from ipmgan.functional.kernels import (
     GMMN_WIDTHS,
@@ -36,7 +49,23 @@ from ipmgan.functional.kernels import (
 )
 from ipmgan.functional.mmd import ESTIMATORS, mmd2_biased, mmd2_linear, mmd2_unbiased, mmd_root
 from ipmgan.functional.penalties import gradient_norms, interpolates, slope_penalty
-from ipmgan.functional.transport import sliced_wasserstein, wasserstein_1d
+from ipmgan.functional.programmes import (
+    Transport,
+    distance_matrix,
+    exact_wasserstein,
+    kantorovich_rubinstein,
+    optimal_transport,
+    transport_dual,
+    transport_primal,
+)
+from ipmgan.functional.sinkhorn import sinkhorn, sinkhorn_divergence
+from ipmgan.functional.transport import (
+    SlicedWitness,
+    energy_distance_1d,
+    sliced_wasserstein,
+    sliced_witness,
+    wasserstein_1d,
+)
 
 __all__ = [
     "ESTIMATORS",
@@ -48,22 +77,34 @@ __all__ = [
     "FDivergence",
     "Kernel",
     "Mixture",
+    "SlicedWitness",
+    "Transport",
+    "discrete_energy_distance",
+    "discrete_mmd2",
     "discriminator_loss",
+    "distance_matrix",
     "energy",
+    "energy_distance_1d",
+    "exact_wasserstein",
     "frechet",
     "frequencies",
     "gaussian_energy_distance",
+    "gaussian_f_divergence",
+    "gaussian_js",
     "gaussian_kl",
     "gaussian_mmd2_imq",
     "gaussian_mmd2_rbf",
+    "gaussian_norm",
     "gaussian_tv",
     "gaussian_w1",
+    "gaussian_w2",
     "gmmn",
     "gradient_norms",
     "imq",
     "interpolates",
     "js",
     "jsd_lower_bound",
+    "kantorovich_rubinstein",
     "kl",
     "laplace",
     "margin_loss",
@@ -75,12 +116,18 @@ __all__ = [
     "mmd_root",
     "nonsaturating_generator_loss",
     "optimal_logit",
+    "optimal_transport",
     "pulling_away",
     "rational_quadratic",
     "rbf",
+    "sinkhorn",
+    "sinkhorn_divergence",
     "sliced_wasserstein",
+    "sliced_witness",
     "slope_penalty",
     "squared_distances",
     "total_variation",
+    "transport_dual",
+    "transport_primal",
     "wasserstein_1d",
 ]

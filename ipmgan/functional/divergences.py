@@ -1,171 +1,88 @@
-"""Divergences between laws on a finite set, in nats, and f-divergences with all that their variational form needs.
+"""Every divergence whose value is known: in closed form, from sorted samples, or as the optimum of a linear programme.
 
-`p` (the real law) and `q` (the model's) are tensors (..., S) of probabilities that sum to 1 over S; every function
-returns (...,).
+| | laws on a finite set | samples on the line | samples | Gaussians |
+|---|---|---|---|---|
+| KL | `kl` | | | `gaussian_kl` |
+| JS | `js` | | | `gaussian_js` |
+| TV | `total_variation` | | | `gaussian_tv` |
+| f-divergences | `F_DIVERGENCES` | | | `gaussian_f_divergence` |
+| W1, W2 | `optimal_transport` | `wasserstein_1d` | `exact_wasserstein` | `gaussian_w1`, `gaussian_w2`, `frechet` |
+| energy | `discrete_energy_distance` | `energy_distance_1d` | `mmd2_biased` | `gaussian_energy_distance` |
+| MMD | `discrete_mmd2` | | `mmd2_unbiased`, `mmd2_biased` | `gaussian_mmd2_rbf`, `gaussian_mmd2_imq` |
+| Sinkhorn | `sinkhorn`, `sinkhorn_divergence` | | | |
+
+The discrete transport problem stands as three linear programmes with one value: `transport_primal`, `transport_dual`,
+and over one function on all points, `kantorovich_rubinstein`; `optimal_transport` solves it by the network simplex.
 """
 
-from __future__ import annotations
-
-import math
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-
-import attrs
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-Map = Callable[[Tensor], Tensor]
-
-
-def kl(p: Tensor, q: Tensor) -> Tensor:
-    """The Kullback-Leibler divergence Σ p log(p / q); infinite where q misses what p has.
-
-    >>> kl(torch.tensor([0.5, 0.5]), torch.tensor([0.25, 0.75]))
-    tensor(0.1438)
-    """
-    return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(-1)
-
-
-def js(p: Tensor, q: Tensor) -> Tensor:
-    """The Jensen-Shannon divergence ½ KL(p‖m) + ½ KL(q‖m), m = (p + q) / 2; at most log 2.
-
-    >>> js(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
-    tensor(0.6931)
-    """
-    middle = (p + q) / 2
-    return (kl(p, middle) + kl(q, middle)) / 2
-
-
-def total_variation(p: Tensor, q: Tensor) -> Tensor:
-    """The total variation sup_A |p(A) - q(A)| = ½ Σ |p - q|, in [0, 1].
-
-    >>> total_variation(torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5]))
-    tensor(0.5000)
-    """
-    return (p - q).abs().sum(-1) / 2
-
-
-def optimal_logit(p: Tensor, q: Tensor) -> Tensor:
-    """The logit of the best discriminator D* = p / (p + q), log(p / q), with the shape of p.
-
-    >>> optimal_logit(torch.tensor([0.5, 0.5]), torch.tensor([0.25, 0.75]))
-    tensor([ 0.6931, -0.4055])
-    """
-    return p.log() - q.log()
-
-
-@attrs.frozen(kw_only=True)
-class FDivergence:
-    """A divergence D(p‖q) = Σ q f(p / q), f convex, with its variational lower bound E_p[T] - E_q[f*(T)].
-
-    `f` of the ratio r = p / q; its `conjugate` f*(t) = sup_r (r t - f(r)); the `activation` that takes any real number
-    into the domain of f*; the `optimum` T*(r) = f'(r), at which the bound is met; the limits `at_zero` of f(r) for
-    r -> 0 and `at_infinity` of f(r) / r for r -> ∞.
-
-    Source: Nowozin, Cseke and Tomioka (2016), f-GAN, tables 1 and 2.
-    """
-
-    f: Map
-    conjugate: Map
-    activation: Map
-    optimum: Map
-    at_zero: float
-    at_infinity: float
-
-    def __call__(self, p: Tensor, q: Tensor) -> Tensor:
-        """The value, also where one of the laws has no mass.
-
-        >>> F_DIVERGENCES["tv"](torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5]))
-        tensor(0.5000)
-        """
-        both = (p > 0) & (q > 0)
-        ratio = torch.where(both, p, 1) / torch.where(both, q, 1)
-        terms = torch.where(both, q * self.f(ratio), 0)
-        terms = torch.where((p == 0) & (q > 0), q * self.at_zero, terms)
-        return torch.where((p > 0) & (q == 0), p * self.at_infinity, terms).sum(-1)
-
-    def lower_bound(self, real: Tensor, fake: Tensor) -> Tensor:
-        """The divergence that a critic proves, E_p[T] - E_q[f*(T)], from raw outputs: T = activation(output).
-
-        Arguments: `real` (N,) outputs on samples of p, `fake` (M,) on samples of q. Returns a scalar.
-
-        >>> F_DIVERGENCES["pearson"].lower_bound(torch.tensor([1.0]), torch.tensor([0.0]))
-        tensor(1.)
-        """
-        return self.activation(real).mean() - self.conjugate(self.activation(fake)).mean()
-
-
-def _jensen_shannon(r: Tensor) -> Tensor:
-    return torch.xlogy(r, r) - (r + 1) * torch.log((1 + r) / 2)
-
-
-F_DIVERGENCES: Mapping[str, FDivergence] = MappingProxyType(
-    {
-        "kl": FDivergence(
-            f=lambda r: torch.xlogy(r, r),
-            conjugate=lambda t: torch.exp(t - 1),
-            activation=lambda v: v,
-            optimum=lambda r: 1 + r.log(),
-            at_zero=0,
-            at_infinity=math.inf,
-        ),
-        "reverse-kl": FDivergence(
-            f=lambda r: -r.log(),
-            conjugate=lambda t: -1 - torch.log(-t),
-            activation=lambda v: -torch.exp(-v),
-            optimum=lambda r: -1 / r,
-            at_zero=math.inf,
-            at_infinity=0,
-        ),
-        "pearson": FDivergence(
-            f=lambda r: (r - 1).square(),
-            conjugate=lambda t: t.square() / 4 + t,
-            activation=lambda v: v,
-            optimum=lambda r: 2 * (r - 1),
-            at_zero=1,
-            at_infinity=math.inf,
-        ),
-        "neyman": FDivergence(
-            f=lambda r: (1 - r).square() / r,
-            conjugate=lambda t: 2 - 2 * torch.sqrt(1 - t),
-            activation=lambda v: -torch.expm1(-v),
-            optimum=lambda r: 1 - r**-2,
-            at_zero=math.inf,
-            at_infinity=1,
-        ),
-        "squared-hellinger": FDivergence(
-            f=lambda r: (r.sqrt() - 1).square(),
-            conjugate=lambda t: t / (1 - t),
-            activation=lambda v: -torch.expm1(-v),
-            optimum=lambda r: 1 - r**-0.5,
-            at_zero=1,
-            at_infinity=1,
-        ),
-        "js": FDivergence(  # twice the Jensen-Shannon divergence
-            f=_jensen_shannon,
-            conjugate=lambda t: -torch.log(2 - torch.exp(t)),
-            activation=lambda v: math.log(2) - F.softplus(-v),
-            optimum=lambda r: torch.log(2 * r / (1 + r)),
-            at_zero=math.log(2),
-            at_infinity=math.log(2),
-        ),
-        "gan": FDivergence(  # the game's value, 2 JSD - 2 log 2
-            f=lambda r: torch.xlogy(r, r) - (r + 1) * torch.log1p(r),
-            conjugate=lambda t: -torch.log(-torch.expm1(t)),
-            activation=lambda v: -F.softplus(-v),
-            optimum=lambda r: torch.log(r / (1 + r)),
-            at_zero=0,
-            at_infinity=0,
-        ),
-        "tv": FDivergence(
-            f=lambda r: (r - 1).abs() / 2,
-            conjugate=lambda t: t,
-            activation=lambda v: torch.tanh(v) / 2,
-            optimum=lambda r: torch.sign(r - 1) / 2,
-            at_zero=0.5,
-            at_infinity=0.5,
-        ),
-    }
+from ipmgan.functional.discrete import (
+    F_DIVERGENCES,
+    FDivergence,
+    discrete_energy_distance,
+    discrete_mmd2,
+    js,
+    kl,
+    optimal_logit,
+    total_variation,
 )
-"""The f-divergences by name: kl, reverse-kl, pearson, neyman, squared-hellinger, js (= 2 JSD), gan, tv."""
+from ipmgan.functional.gaussians import (
+    frechet,
+    gaussian_energy_distance,
+    gaussian_f_divergence,
+    gaussian_js,
+    gaussian_kl,
+    gaussian_mmd2_imq,
+    gaussian_mmd2_rbf,
+    gaussian_norm,
+    gaussian_tv,
+    gaussian_w1,
+    gaussian_w2,
+)
+from ipmgan.functional.mmd import mmd2_biased, mmd2_unbiased, mmd_root
+from ipmgan.functional.programmes import (
+    Transport,
+    exact_wasserstein,
+    kantorovich_rubinstein,
+    optimal_transport,
+    transport_dual,
+    transport_primal,
+)
+from ipmgan.functional.sinkhorn import sinkhorn, sinkhorn_divergence
+from ipmgan.functional.transport import energy_distance_1d, sliced_wasserstein, sliced_witness, wasserstein_1d
+
+__all__ = [
+    "F_DIVERGENCES",
+    "FDivergence",
+    "Transport",
+    "discrete_energy_distance",
+    "discrete_mmd2",
+    "energy_distance_1d",
+    "exact_wasserstein",
+    "frechet",
+    "gaussian_energy_distance",
+    "gaussian_f_divergence",
+    "gaussian_js",
+    "gaussian_kl",
+    "gaussian_mmd2_imq",
+    "gaussian_mmd2_rbf",
+    "gaussian_norm",
+    "gaussian_tv",
+    "gaussian_w1",
+    "gaussian_w2",
+    "js",
+    "kantorovich_rubinstein",
+    "kl",
+    "mmd2_biased",
+    "mmd2_unbiased",
+    "mmd_root",
+    "optimal_logit",
+    "optimal_transport",
+    "sinkhorn",
+    "sinkhorn_divergence",
+    "sliced_wasserstein",
+    "sliced_witness",
+    "total_variation",
+    "transport_dual",
+    "transport_primal",
+    "wasserstein_1d",
+]

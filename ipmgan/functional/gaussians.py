@@ -7,10 +7,14 @@ otherwise; distances are in data units, divergences in nats.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ipmgan.errors import UsageError, choose_from
+from ipmgan.functional.discrete import F_DIVERGENCES
 from ipmgan.functional.tensors import safe_sqrt
 
 
@@ -23,13 +27,80 @@ def gaussian_kl(mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) ->
     return torch.log(std_q / std_p) + (std_p**2 + (mean_p - mean_q) ** 2) / (2 * std_q**2) - 0.5
 
 
-def gaussian_tv(mean_p: Tensor, mean_q: Tensor, std: Tensor) -> Tensor:
-    """The total variation between N(μ_p, σ²) and N(μ_q, σ²): erf(|μ_p - μ_q| / 2√2 σ), in [0, 1].
+def gaussian_js(mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) -> Tensor:
+    """The Jensen-Shannon divergence ½ KL(p‖m) + ½ KL(q‖m), m = (p + q) / 2, between Gaussians on the line.
 
-    >>> gaussian_tv(torch.tensor(0.0), torch.tensor(1.0), torch.tensor(1.0))
+        log 2 - ½ E_p[softplus(-ℓ)] - ½ E_q[softplus(ℓ)],   ℓ = log(p / q)
+
+    There is no closed form: the trapezoid rule gives about 1e-13 in float64, for widths within a factor 100 of each
+    other. In nats, at most log 2.
+
+    >>> zero, one = torch.tensor(0.0), torch.tensor(1.0)
+    >>> gaussian_js(zero, one, one, one)
+    tensor(0.1114)
+    """
+    laws = mean_p, std_p, mean_q, std_q = torch.broadcast_tensors(mean_p, std_p, mean_q, std_q)
+    of_p = _expectation(mean_p, std_p, lambda x: F.softplus(-_log_ratio(x, *laws)))
+    of_q = _expectation(mean_q, std_q, lambda x: F.softplus(_log_ratio(x, *laws)))
+    return math.log(2) - (of_p + of_q) / 2
+
+
+def gaussian_tv(mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) -> Tensor:
+    """The total variation sup_A |p(A) - q(A)| between Gaussians on the line, in [0, 1].
+
+        |P(A) - Q(A)|,  A between the two points at which p = q;   erf(|Δμ| / 2√2 σ) for equal widths
+
+    >>> zero, one = torch.tensor(0.0), torch.tensor(1.0)
+    >>> gaussian_tv(zero, one, one, one)
     tensor(0.3829)
     """
-    return torch.erf((mean_p - mean_q).abs() / (2 * math.sqrt(2) * std))
+    first, second = _crossings(mean_p, std_p, mean_q, std_q)
+
+    def mass(mean: Tensor, std: Tensor) -> Tensor:
+        low, high = (torch.erf((x - mean) / (std * math.sqrt(2))) for x in (first, second))
+        return (high - low) / 2
+
+    same = (mean_p == mean_q) & (std_p == std_q)
+    return torch.where(same, 0, (mass(mean_p, std_p) - mass(mean_q, std_q)).abs())
+
+
+def gaussian_f_divergence(name: str, mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) -> Tensor:
+    """An f-divergence of `F_DIVERGENCES`, ∫ q f(p / q), between Gaussians on the line; infinite where it is.
+
+        kl                 log(σ_q / σ_p) + (σ_p² + Δμ²) / 2σ_q² - ½;   reverse-kl: with p and q exchanged
+        pearson            σ_q² / (σ_p √s) exp(Δμ² / s) - 1,  s = 2σ_q² - σ_p²,  ∞ for s <= 0;   neyman: exchanged
+        squared-hellinger  2 - 2 √(2σ_pσ_q / (σ_p² + σ_q²)) exp(-Δμ² / 4(σ_p² + σ_q²))
+        js, gan            2 JSD, 2 JSD - 2 log 2;   tv: `gaussian_tv`
+
+    Arguments: the `name`, and the laws as above. Raises `UsageError` for another name.
+
+    >>> zero, one = torch.tensor(0.0), torch.tensor(1.0)
+    >>> gaussian_f_divergence("pearson", zero, one, one, one)
+    tensor(1.7183)
+
+    Source: the integrals done; f as in Nowozin, Cseke and Tomioka (2016), table 1.
+    """
+    forward, backward = (mean_p, std_p, mean_q, std_q), (mean_q, std_q, mean_p, std_p)
+    match name:
+        case "kl":
+            return gaussian_kl(*forward)
+        case "reverse-kl":
+            return gaussian_kl(*backward)
+        case "pearson":
+            return _chi_squared(*forward)
+        case "neyman":
+            return _chi_squared(*backward)
+        case "squared-hellinger":
+            total = std_p**2 + std_q**2
+            overlap = torch.sqrt(2 * std_p * std_q / total) * torch.exp(-((mean_p - mean_q) ** 2) / (4 * total))
+            return 2 - 2 * overlap
+        case "js":
+            return 2 * gaussian_js(*forward)
+        case "gan":
+            return 2 * gaussian_js(*forward) - 2 * math.log(2)
+        case "tv":
+            return gaussian_tv(*forward)
+    raise UsageError(choose_from("f-divergence", name, F_DIVERGENCES))
 
 
 def gaussian_w1(mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) -> Tensor:
@@ -41,6 +112,32 @@ def gaussian_w1(mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) ->
     tensor(1.1666)
     """
     return _mean_abs(mean_q - mean_p, (std_q - std_p).abs())
+
+
+def gaussian_w2(mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) -> Tensor:
+    """The W2 distance between Gaussians on the line, √(Δμ² + Δσ²); in more dimensions, the root of `frechet`.
+
+    >>> gaussian_w2(torch.tensor(0.0), torch.tensor(1.0), torch.tensor(3.0), torch.tensor(5.0))
+    tensor(5.)
+    """
+    return torch.hypot(mean_p - mean_q, std_p - std_q)
+
+
+def gaussian_norm(dim: int, std: Tensor) -> Tensor:
+    """The mean norm of noise, E‖ε‖₂ for ε ~ N(0, σ² I): the W1 distance between a point and itself blurred.
+
+        σ √2 Γ((d + 1) / 2) / Γ(d / 2)  <=  σ √d
+
+    For any law P of vectors, W1(P, P * N(0, σ² I)) is at most that.
+
+    Arguments: `dim` d; `std` σ. Returns the shape of σ, in data units.
+
+    >>> gaussian_norm(2, torch.tensor(1.0))
+    tensor(1.2533)
+
+    Source: Arjovsky and Bottou (2017), lemma 4.
+    """
+    return std * math.sqrt(2) * math.exp(math.lgamma((dim + 1) / 2) - math.lgamma(dim / 2))
 
 
 def gaussian_energy_distance(mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) -> Tensor:
@@ -115,6 +212,40 @@ def gaussian_mmd2_imq(mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tens
     none = torch.zeros_like(mean_p)
     same = mean_kernel(none, 2 * std_p**2) + mean_kernel(none, 2 * std_q**2)
     return same - 2 * mean_kernel(mean_p - mean_q, std_p**2 + std_q**2)
+
+
+def _log_ratio(x: Tensor, mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) -> Tensor:
+    """log p(x) - log q(x) at x (G, ...)."""
+    return torch.log(std_q / std_p) - ((x - mean_p) / std_p) ** 2 / 2 + ((x - mean_q) / std_q) ** 2 / 2
+
+
+def _expectation(mean: Tensor, std: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """E f(X) for X ~ N(mean, std²), by the trapezoid rule out to twelve standard deviations."""
+    step = 1 / 256
+    z = torch.arange(-12.0, 12.0 + step, step, dtype=mean.dtype, device=mean.device)
+    weight = step / math.sqrt(2 * math.pi) * torch.exp(-(z**2) / 2)
+    shape = (-1, *[1] * mean.ndim)
+    return (weight.reshape(shape) * function(mean + std * z.reshape(shape))).sum(0)
+
+
+def _crossings(mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) -> tuple[Tensor, Tensor]:
+    """The two points at which the densities are equal, one of them infinite for equal widths."""
+    s, t = std_p**2, std_q**2
+    log = 2 * torch.log(std_q / std_p)
+    a, half_b = t - s, s * mean_q - t * mean_p
+    c = t * mean_p**2 - s * mean_q**2 - s * t * log
+    root = safe_sqrt(s * t * ((mean_p - mean_q) ** 2 + a * log))
+    larger = -(half_b + torch.where(half_b < 0, -root, root))  # nothing cancels in this one
+    return larger / a, c / larger
+
+
+def _chi_squared(mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) -> Tensor:
+    """∫ p² / q - 1."""
+    spread = 2 * std_q**2 - std_p**2
+    finite = spread > 0
+    safe = torch.where(finite, spread, 1)
+    value = std_q**2 / (std_p * torch.sqrt(safe)) * torch.exp((mean_p - mean_q) ** 2 / safe) - 1
+    return torch.where(finite, value, math.inf)
 
 
 def _mean_abs(mean: Tensor, std: Tensor) -> Tensor:
