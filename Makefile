@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow docs clean
+.PHONY: demo test slow docs pairs clean
 
 demo: .venv/installed
 	$(BIN)/ipmgan train --objective wgan --lipschitz clip
@@ -15,6 +15,9 @@ slow: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/mkdocs build --strict
+
+pairs: .venv/installed
+	$(BIN)/python -m ipmgan.testing.pairs docs/pairs.md
 
 .venv/installed: pyproject.toml $(wildcard plugins/*/pyproject.toml)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

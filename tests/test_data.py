@@ -87,20 +87,6 @@ def test_sources_leave_the_critic_to_objective_and_generator() -> None:
 # Toys
 
 
-@pytest.mark.parametrize("source", [*TOYS, Photos()], ids=lambda s: s.name)
-def test_samplers_draw_what_they_specify_from_their_generator_alone(source: Source) -> None:
-    before = torch.get_rng_state()
-    for split in SPLITS:
-        samples = source.open(split)  # type: ignore[arg-type]
-        assert isinstance(samples, Sampler)
-        x = samples.draw(64, seeded())
-        assert x.shape == (64, *source.spec().shape)
-        assert x.dtype == torch.float32
-        assert torch.equal(x, samples.draw(64, seeded()))
-        assert not torch.equal(x, samples.draw(64, seeded(1)))
-    assert torch.equal(before, torch.get_rng_state())
-
-
 @pytest.mark.parametrize("source", [Ring8(), Grid25(), TwoGaussians(dim=3)], ids=lambda source: str(source.name))
 def test_mixtures_are_centres_and_noise_draw_after_draw(source: Ring8 | Grid25 | TwoGaussians) -> None:
     law, centres = source.open("train"), source.mode_centres()

@@ -135,19 +135,6 @@ def equation(entry: Entry) -> str:
     return next((line[4:] for line in lines if line.startswith("    ")), "")
 
 
-@pytest.mark.parametrize("entry", BUILTIN, ids=names)
-def test_docstrings_are_pages(entry: Entry) -> None:
-    assert "__doc__" in vars(entry.plugin)
-    first, *rest = (inspect.getdoc(entry.plugin) or "").splitlines()
-    assert first.endswith(".")
-    assert not first.startswith(entry.plugin.__name__ + "("), "attrs made this one up"
-    assert rest[:1] in ([], [""])
-    if entry.plugin.kind in ("objective", "lipschitz"):
-        assert equation(entry).strip()
-        before = rest[: rest.index("    " + equation(entry))]
-        assert before[-1] == "", "an indented block begins after an empty line"
-
-
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
 def test_python_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -16,7 +16,6 @@ from ipmgan.lipschitz import (
     Clip,
     GradientPenalty,
     LipschitzEnforcer,
-    NoEnforcer,
     Sphere,
     clip_bound,
     lipschitz_bound,
@@ -468,8 +467,3 @@ def test_samples_that_do_not_pair_up_are_refused() -> None:
         penalise(GradientPenalty(), Critic(), torch.ones(3, 2), torch.ones(4, 2), generator=rng())
     with pytest.raises(UsageError, match="one a sample"):
         interpolates(torch.ones(3, 2), torch.ones(3, 2), torch.ones(1))
-
-
-def test_no_enforcer_enforces_nothing() -> None:
-    assert NoEnforcer().penalty(Critic(), torch.ones(1, 2), torch.ones(1, 2)) is None
-    assert not NoEnforcer().state()

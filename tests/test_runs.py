@@ -43,13 +43,12 @@ from ipmgan import (
 from ipmgan.config import configure, presets
 from ipmgan.data import Resident, Sampler, SampleSpec
 from ipmgan.engine import checkpoint
-from ipmgan.engine.build import check
 from ipmgan.engine.checkpoint import Snapshot
 from ipmgan.engine.feed import Feed
 from ipmgan.engine.rundir import RunDir
 from ipmgan.engine.state import capture
 from ipmgan.engine.streams import Streams
-from ipmgan.errors import PairingError, PluginError, UsageError
+from ipmgan.errors import PluginError, UsageError
 from ipmgan.hookspecs import hookimpl
 from ipmgan.networks import MLP
 from ipmgan.registry import registry
@@ -72,34 +71,7 @@ TINY: dict[str, Any] = {
 }
 CLIPPED = TINY | {"objective": "wgan", "lipschitz": "clip"}
 GAN = TINY | {"objective": "nonsaturating", "lipschitz": "none"}
-CRITICS: dict[str, list[dict[str, str]]] = {
-    "mmd": [{"objective": "mmd"}, {"objective": "mmd:estimator=linear", "critic": "mlp:width=16,depth=1,features=4"}],
-    "ebgan": [
-        {"objective": "ebgan", "critic": "mlp:width=16,depth=1"},
-        {"objective": "ebgan:pulling_away=0.1", "critic": "autoencoder:hidden=16,code=4,with_code=true"},
-    ],
-}
 RATES = ("steps_per_second", "samples_per_second")
-
-
-def pairs() -> Iterator[Any]:
-    """Every objective, with and without what is optional about it, with every enforcer that goes with it."""
-    built_in = [entry.plugin for entry in registry().entries() if entry.distribution == "ipmgan"]
-    objectives, enforcers = (
-        [plugin for plugin in built_in if plugin.kind == kind] for kind in ("objective", "lipschitz")
-    )
-    for objective, enforcer in itertools.product(objectives, enforcers):
-        name = objective.name
-        for number, chosen in enumerate(CRITICS.get(name, [{"objective": name}])):
-            settings = chosen | {"lipschitz": enforcer.name}
-            try:
-                check(configure(**TINY | settings))
-            except PairingError:
-                continue
-            yield pytest.param(settings, id=f"{name}{number}-{enforcer.name}")
-
-
-PAIRS = list(pairs())
 
 
 def state(trainer: Trainer) -> Snapshot:
@@ -258,20 +230,6 @@ def pictures(tmp_path: Path) -> str:
 
 
 # Resuming
-
-
-def test_the_pairs_are_all_there() -> None:
-    names = {parameters.id for parameters in PAIRS}
-    assert {"wgan0-clip", "wgan0-gp", "wgan0-sphere", "minimax0-none", "nonsaturating0-gp", "mmd0-none"} <= names
-    assert {"mmd1-clip", "ebgan0-gp", "ebgan1-clip", "ebgan1-none"} <= names
-    assert not {"wgan0-none", "mmd0-clip", "ebgan1-gp"} & names
-
-
-@pytest.mark.parametrize("settings", PAIRS)
-def test_every_pair_resumes_to_the_bit_and_round_trips(tmp_path: Path, settings: dict[str, Any]) -> None:
-    assert_resumes(tmp_path, **TINY | settings)
-    config = configure(**TINY | settings)
-    assert configure(config=tmp_path / "whole" / "config.toml") == config == RunDir(tmp_path / "half").config()
 
 
 @pytest.mark.parametrize(

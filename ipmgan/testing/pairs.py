@@ -28,6 +28,8 @@ ENERGIES = ("autoencoder:hidden=8,code=2", "dcgan:nf=2")
 SCORES = ("mlp:width=8,depth=2", "dcgan:nf=2")
 FEATURES = ("mlp:width=8,depth=2,features=3", "dcgan:nf=2,features=3")
 GENERATORS = ("mlp:width=8,depth=1", "dcgan:nf=2")
+PACKAGE = "pip install"
+"""What the refusal of a plugin says whose own package is missing."""
 SMALL: dict[str, Any] = {
     "latent": "normal:dim=3",
     "batch": 8,
@@ -45,8 +47,9 @@ HEAD = """# Which pairs train
 
 Every objective with every enforcer, of ipmgan and of the distributions under `plugins/`, with small networks, for
 {steps} steps on `ring8` and on pictures of 28x28. "yes": it trains, and a run that stops half-way and resumes ends with
-the same bits. "no": it is refused before the first step, with the reason below. `make pairs` writes this page, and
-`make slow` goes through all of it. What each pair means is said in [Choosing](choosing.md).
+the same bits. "no": it is refused before the first step, with the reason below. "if installed": the plugin needs a
+package that was not there when this page was made. `make pairs` writes it, and `make slow` goes through all of it. What
+each pair means is said in [Choosing](choosing.md).
 """
 
 
@@ -139,7 +142,7 @@ def table(outcomes: Iterable[tuple[Pair, Sequence[str]]]) -> str:
 
 
 def _cell(pair: Pair, reasons: Sequence[str], notes: dict[str, str]) -> str:
-    letters = []
+    letters: list[str] = []
     for source, reason in zip(SOURCES, reasons, strict=True):
         if reason:
             general = _without_names(pair, reason)
@@ -147,13 +150,15 @@ def _cell(pair: Pair, reasons: Sequence[str], notes: dict[str, str]) -> str:
             letters.append(letter if all(reasons) else f"{letter}, on {source}")
     if not letters:
         return "yes"
+    if all(PACKAGE in reason for reason in reasons):
+        return f"if installed: ({letters[0]})"
     return f"{'no' if all(reasons) else 'in part'}: ({', '.join(dict.fromkeys(letters))})"
 
 
 def _without_names(pair: Pair, reason: str) -> str:
     """The reason with the pair's names replaced, so that pairs share it."""
     for name, what in ((pair.objective, "the objective"), (pair.enforcer, "the enforcer")):
-        reason = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", what, reason)
+        reason = re.sub(rf"(?<![\w\[.'-]){re.escape(name)}(?![\w\].-])", what, reason)
     reason = re.sub(r"/\S*/", "", reason)
     return reason[:1].upper() + reason[1:].rstrip(".") + "."
 
@@ -163,7 +168,7 @@ def _letter(number: int) -> str:
 
 
 def verdicts(page: str) -> dict[str, tuple[bool, ...]]:
-    """What a page says: whether each pair, as it writes itself, trains on each source."""
+    """What a page says: whether each pair, as it writes itself, trains on each source; empty where it cannot say."""
     found: dict[str, tuple[bool, ...]] = {}
     enforcers: list[str] = []
     for line in page.splitlines():
@@ -175,7 +180,7 @@ def verdicts(page: str) -> dict[str, tuple[bool, ...]]:
             name = row.replace(" with a critic", "+critic").replace("`", "")
             for enforcer, cell in zip(enforcers, cells, strict=True):
                 trains = (cell == "yes" or (cell.startswith("in part") and f"on {s}" not in cell) for s in SOURCES)
-                found[f"{name}-{enforcer}"] = tuple(trains)
+                found[f"{name}-{enforcer}"] = () if cell.startswith("if installed") else tuple(trains)
     return found
 
 

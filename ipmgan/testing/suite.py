@@ -8,7 +8,7 @@ from typing import Literal
 import attrs
 import torch
 
-from ipmgan.errors import PluginError, UsageError
+from ipmgan.errors import DataError, PluginError, UsageError
 from ipmgan.plugin import Plugin
 from ipmgan.registry import Entry, Registry, registry
 from ipmgan.selection import Table, build, fields_of, parse_selection
@@ -152,6 +152,8 @@ class Case:
                 check(plugin)
             except NotApplicable as error:
                 reasons.append(str(error))
+            except DataError as error:
+                reasons.append(f"its data is not here: {str(error).splitlines()[0]}")
             except ConformanceError as error:
                 return "fail", f"{choice}: {error}" if choice else str(error)
             # A plugin is somebody else's code, which may raise anything.

@@ -15,7 +15,7 @@ from ipmgan.engine import checkpoint
 from ipmgan.engine.build import check
 from ipmgan.engine.loop import Trainer
 from ipmgan.engine.run import Run
-from ipmgan.errors import DataError, PairingError, UsageError
+from ipmgan.errors import PairingError, UsageError
 from ipmgan.plugin import Plugin
 from ipmgan.registry import registry
 from ipmgan.testing.base import ConformanceError, NotApplicable, require
@@ -51,7 +51,7 @@ def resumes(plugin: Plugin) -> None:
         settings = toy(plugin, Path(folder))
         try:
             trainer = Trainer(out=Path(folder, "whole"), **settings)
-        except (UsageError, DataError) as error:
+        except UsageError as error:
             raise NotApplicable(f"it cannot be used here: {str(error).splitlines()[0]}") from error
         whole = trainer.train()
         half = Trainer(out=Path(folder, "half"), **settings)
@@ -102,8 +102,6 @@ def toy(plugin: Plugin, folder: Path) -> dict[str, Any]:
         settings = TOY | choice
         try:
             check(configure(**settings))
-        except DataError as error:
-            raise NotApplicable(f"its data is not here: {str(error).splitlines()[0]}") from error
         except PairingError as error:
             refusals.append(str(error).splitlines()[0])
         else:
