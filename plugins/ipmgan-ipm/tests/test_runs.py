@@ -55,6 +55,17 @@ def kept(run: ipmgan.Run) -> dict[str, Tensor]:
     return load_file(last)
 
 
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Weights and multipliers agree, but for the critic's last bias.
+
+    Where only differences of outputs count its gradient is rounding, which adaptive optimisers blow up.
+    """
+    parts = ("generator.", "critic.", "objective_", "enforcer_")
+    for name, tensor in expected.items():
+        if name.startswith(parts) and name != "critic.2.bias":
+            assert torch.allclose(found[name], tensor, rtol=1e-3, atol=1e-4), name
+
+
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
 def test_trains_and_resumes_to_the_bit(pair: tuple[str, str, str | None], tmp_path: Path) -> None:
     whole = ipmgan.train(steps=6, out=tmp_path / "whole", **small(pair))
@@ -93,8 +104,7 @@ def test_replicates_are_the_runs_of_their_seeds(pair: tuple[str, str, str | None
     runs = ipmgan.train(steps=4, replicates=2, seed=3, out=tmp_path / "both", **settings)
     alone = ipmgan.train(steps=4, seed=4, out=tmp_path / "alone", **settings)
     found, expected = kept(runs[1]), kept(alone)
-    for name in (name for name in expected if name.startswith(("generator.", "critic.", "objective_", "enforcer_"))):
-        assert torch.allclose(found[name], expected[name], rtol=1e-3, atol=1e-4), name
+    assert_close(found, expected)
 
 
 def features_or_scores(objective: ipmgan.Objective, seed: int) -> Tensor:
@@ -128,8 +138,7 @@ def test_trains_compiled(pair: tuple[str, str, str | None], tmp_path: Path) -> N
     plain = ipmgan.train(out=tmp_path / "plain", **settings)
     compiled = ipmgan.train(out=tmp_path / "compiled", **settings | {"compile": "on"})
     found, expected = kept(compiled), kept(plain)
-    for name in (name for name in expected if name.startswith(("generator.", "critic.", "objective_", "enforcer_"))):
-        assert torch.allclose(found[name], expected[name], rtol=1e-3, atol=1e-4), name
+    assert_close(found, expected)
 
 
 def test_fisher_learns_the_ring(tmp_path: Path) -> None:
@@ -147,7 +156,7 @@ def test_fisher_learns_the_ring(tmp_path: Path) -> None:
         out=tmp_path / "run",
     )
     assert run.metrics[-1]["held_out_estimate"] < 2
-    far = [line["sliced_wasserstein"] for line in run.metrics if "sliced_wasserstein" in line]
+    far = [line["sliced-wasserstein"] for line in run.metrics if "sliced-wasserstein" in line]
     assert far[-1] < far[0]
 
 
