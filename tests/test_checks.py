@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ipmgan.config import RunConfig, configure
 from ipmgan.data import SampleSpec
-from ipmgan.engine.build import build, check, choose_device, make_networks
+from ipmgan.engine.build import build, choose_device, make_networks
+from ipmgan.engine.checks import check
 from ipmgan.engine.plan import plan
 from ipmgan.engine.step import Step
 from ipmgan.errors import PairingError, PluginError, UsageError

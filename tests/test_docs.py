@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 import ipmgan
 from ipmgan.cli.app import app
 from ipmgan.config import presets
-from ipmgan.engine.build import check
+from ipmgan.engine.checks import check
 from ipmgan.registry import Entry, registry
 
 ROOT = Path(__file__).parents[1]

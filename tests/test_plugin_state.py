@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ipmgan.config import RunConfig, configure
 from ipmgan.engine import ways
-from ipmgan.engine.build import build, check
+from ipmgan.engine.build import build
+from ipmgan.engine.checks import check
 from ipmgan.engine.state import _modules
 from ipmgan.engine.step import Step
 from ipmgan.engine.vector import VectorStep, check_vectorised

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ipmgan.config import configure
-from ipmgan.engine.build import build, check
+from ipmgan.engine.build import build
+from ipmgan.engine.checks import check
 from ipmgan.engine.replay import BEFORE, Replay
 from ipmgan.engine.state import capture, restore
 from ipmgan.engine.step import Step

@@ -24,7 +24,8 @@ from ipmgan.cli.app import main
 from ipmgan.config import RunConfig, configure
 from ipmgan.data import SampleSpec
 from ipmgan.engine import checkpoint, ways
-from ipmgan.engine.build import build, check
+from ipmgan.engine.build import build
+from ipmgan.engine.checks import check
 from ipmgan.engine.loop import Trainer
 from ipmgan.engine.replicates import Replicates, summary
 from ipmgan.engine.state import capture

@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ipmgan.config import RunConfig, configure
 from ipmgan.data.base import Resident, Sampler, SampleSpec, Source, Split
-from ipmgan.engine.build import Parts, build, check
+from ipmgan.engine.build import Parts, build
+from ipmgan.engine.checks import check
 from ipmgan.engine.guard import Guard
 from ipmgan.engine.losses import scalar
 from ipmgan.engine.measure import held_out_estimate, measure

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ipmgan.config import configure
 from ipmgan.engine import ways
-from ipmgan.engine.build import build, check
+from ipmgan.engine.build import build
+from ipmgan.engine.checks import check
 from ipmgan.engine.loop import Trainer
 from ipmgan.engine.state import capture, restore
 from ipmgan.engine.step import Step

@@ -8,7 +8,8 @@ import attrs
 import torch
 
 from ipmgan.config import RunConfig
-from ipmgan.engine.build import Parts, build, check
+from ipmgan.engine.build import Parts, build
+from ipmgan.engine.checks import check
 from ipmgan.engine.replay import stepper
 from ipmgan.engine.step import Step
 from ipmgan.errors import UsageError, choose_from

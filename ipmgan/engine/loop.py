@@ -12,7 +12,8 @@ import torch
 
 from ipmgan.config import RunConfig, configure
 from ipmgan.engine import checkpoint
-from ipmgan.engine.build import Data, build, check
+from ipmgan.engine.build import Data, build
+from ipmgan.engine.checks import check
 from ipmgan.engine.measure import Clock, certify, generate, measure, quality
 from ipmgan.engine.replay import stepper
 from ipmgan.engine.run import Run

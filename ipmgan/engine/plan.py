@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ipmgan.config import RunConfig
 from ipmgan.data.base import Resident, Samples, Streamed
-from ipmgan.engine.build import check, choose_device, make_networks
+from ipmgan.engine.build import choose_device, make_networks
+from ipmgan.engine.checks import check
 from ipmgan.settings import Optimizer
 
 MIB = 2**20

@@ -12,7 +12,8 @@ from typing import Any
 import attrs
 
 from ipmgan.config import RunConfig
-from ipmgan.engine.build import Data, build, check
+from ipmgan.engine.build import Data, build
+from ipmgan.engine.checks import check
 from ipmgan.engine.loop import Trainer, resolved
 from ipmgan.engine.measure import Clock
 from ipmgan.engine.run import Run
