@@ -166,7 +166,8 @@ class Registry:
     def unknown(self, kind: str, name: str, allowed: Iterable[str]) -> UsageError:
         """The refusal of a name that nobody offers, with whatever could not be loaded."""
         missing = [f"{broken.distribution} {broken.version}: {broken.error}" for broken in self.broken]
-        missing += [f"{distribution} {version}: left out by {SWITCH}" for distribution, version in self.left_out]
+        if self.left_out:
+            missing.append(f"left out by {SWITCH}: {', '.join(' '.join(owner) for owner in self.left_out)}")
         note = f"\nNot loaded, and perhaps what you want: {'; '.join(missing)}" if missing else ""
         return UsageError(choose_from(kind, name, allowed) + note)
 

@@ -432,7 +432,7 @@ def test_cite_a_plugin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     assert "nothing to cite: lipschitz none" in capsys.readouterr().err
     assert command(monkeypatch, "cite", "wgna") == 4
     error = capsys.readouterr().err
-    assert error.startswith("error: no run is in 'wgna', and no plugin 'wgna': did you mean 'wgan'?")
+    assert error == "error: no run is in 'wgna', and no plugin 'wgna': did you mean 'wgan'? See: ipmgan plugins list\n"
     assert len(error.splitlines()) == 1
 
 

@@ -72,6 +72,6 @@ def _of_name(name: str) -> list[Entry]:
     known = registry().entries()
     found = [entry for entry in known if name in (entry.plugin.name, *entry.plugin.aliases)]
     if not found:
-        names = {entry.plugin.name for entry in known}
-        raise CheckpointError(f"no run is in {name!r}, and {choose_from('plugin', name, names)}")
+        unknown, _, _ = choose_from("plugin", name, {entry.plugin.name for entry in known}).partition(" Allowed")
+        raise CheckpointError(f"no run is in {name!r}, and {unknown} See: ipmgan plugins list")
     return found

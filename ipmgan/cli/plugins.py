@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from ipmgan.registry import Entry, Registry
 
 app = typer.Typer(help="The plugins that are installed, and a start for one of your own.")
-app.command("check")(check.check)
-app.command("new")(new.new)
 
 
 @app.command("list")
@@ -113,11 +111,15 @@ def show(
     known = _entries(kind)
     found = [entry for entry in known if name in (entry.plugin.name, *entry.plugin.aliases)]
     if not found:
-        raise registry().unknown(kind or "plugin", name, [entry.plugin.name for entry in known])
+        raise registry().unknown(kind or "plugin", name, {entry.plugin.name for entry in known})
     if json:
         print_json([describe(entry, pairs(entry.plugin)) for entry in found])
     else:
         print_page("\n".join(page(entry, pairs(entry.plugin)) for entry in found))
+
+
+app.command("check")(check.check)
+app.command("new")(new.new)
 
 
 def _entries(kind: str | None) -> list[Entry]:
