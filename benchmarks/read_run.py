@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import sys
 
-import torch
 from scipy.stats import spearmanr
 
 import ipmgan
-
-SAMPLES = 10_000
 
 
 def correlation(run: ipmgan.Run) -> str:
@@ -28,14 +25,12 @@ def correlation(run: ipmgan.Run) -> str:
 
 def coverage(run: ipmgan.Run, *, average: bool) -> str:
     """Modes covered and the share of samples within three standard deviations of a mode."""
-    source = run.config.source
-    assert isinstance(source, ipmgan.Ring8 | ipmgan.Grid25)
-    distances = torch.cdist(run.sample(SAMPLES, average=average), source.mode_centres())
-    nearest, mode = distances.min(dim=1)
-    good = nearest <= 3 * source.mode_std()
-    counts = torch.bincount(mode[good], minlength=len(source.mode_centres()))
-    covered = int((counts >= SAMPLES // 100).sum())
-    return f"{covered} of {len(counts)} modes, {good.float().mean():.1%} of samples within 3 standard deviations"
+    evaluator = ipmgan.Evaluator(run, metrics=["modes"], repeats=1, average=average)
+    for _ in evaluator:
+        pass
+    (found,) = evaluator.evaluation().results
+    modes, near = (found.more[name].value for name in ("modes", "high_quality"))
+    return f"{found.value:.0f} of {modes:.0f} modes, {near:.1%} of samples within 3 standard deviations"
 
 
 def main() -> None:

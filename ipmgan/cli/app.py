@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ipmgan.cli import bench, cite, plugins, presets, resume, sample, train
+from ipmgan.cli import bench, cite, evaluate, plugins, presets, resume, sample, train
 from ipmgan.cli.output import say
 from ipmgan.errors import IpmganError
 
@@ -44,6 +44,7 @@ def options(
 app.command("train")(train.train)
 app.command("resume")(resume.resume)
 app.command("sample")(sample.sample)
+app.command("evaluate")(evaluate.evaluate)
 app.command("bench")(bench.bench)
 app.command("cite")(cite.cite)
 app.add_typer(plugins.app, name="plugins")
