@@ -25,12 +25,14 @@ class Bjorck(LipschitzEnforcer):
     [a, 1] for every a in [0, 1]; |W W^T|_inf >= |W|_2^2 starts them there. So the constraint holds after every number
     of `iterations` T: more of them bring the singular values up to 1, never beyond. It starts at orthogonal weights.
 
-    Unlike `orthogonal`, the free numbers are the weight's own entries, and the cost is matrix products alone: about
-    4 T times those of the layer's forward pass for a batch of as many samples as the weight has rows. Convolutions are
-    treated as there: the kernel as a matrix is orthogonal, divided by the root of how many patches a pixel lies in.
+    Unlike `orthogonal`, the free numbers are the weight's own entries, and the cost is matrix products alone: 2 T times
+    those of the layer's forward pass for a batch of as many samples as the weight has rows. Convolutions are treated as
+    there: the kernel as a matrix is orthogonal, divided by the root of how many patches a pixel lies in. Compiled, all
+    T steps of each layer are code of their own, which takes minutes to make: `--compile off` suits short runs. Batch
+    norm is refused; layer norm divides by what may be small, so that norm=none is what bounds a critic.
 
-    Departs from the paper in the first scaling, which there is sqrt(|W|_1 |W|_inf) and larger.
-    Source: Anil, Lucas and Grosse (2019), section 4.2; Björck and Bowie (1971), equation 2.4, of order 1.
+    Departs from the paper in the first scaling, by a closer bound on |W|_2 than sqrt(|W|_1 |W|_inf).
+    Source: Anil, Lucas and Grosse (2019), section 4.2; Björck and Bowie (1971), of order 1.
     """
 
     name: ClassVar[str] = "bjorck"

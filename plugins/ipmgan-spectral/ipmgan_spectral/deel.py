@@ -38,7 +38,7 @@ class Deel(LipschitzEnforcer):
     each forward pass in training, of either network's step. Replicates are refused, as its loops cannot be vectorised.
     Needs deel-torchlip 1.0 or later: pip install "ipmgan-spectral[deel]".
 
-    Source: Serrurier et al. (2021), section 4; Anil, Lucas and Grosse (2019), for sorting.
+    Source: Serrurier et al. (2021); Anil, Lucas and Grosse (2019), for sorting.
     """
 
     name: ClassVar[str] = "deel"

@@ -36,7 +36,9 @@ class Orthogonal(LipschitzEnforcer):
     says how much. Given the sample's `shape`, a convolution that covers its whole input counts as a matrix, with o = 1.
     A convolution that is itself orthogonal is none of these: that takes kernels of another kind.
 
-    Batch norm is refused; layer norm divides by what may be small, so that norm=none is what bounds a critic.
+    Departs from torch in keeping the signs that it stores beside the reflections from weight decay. torch vectorises
+    the gradient of reflections slowly, and says so, which replicates notice; `bjorck` is free of that. Batch norm
+    is refused; layer norm divides by what may be small, so that norm=none is what bounds a critic.
     Source: Lezcano-Casado and Martínez-Rubio (2019), and torch.nn.utils.parametrizations.orthogonal.
     """
 
