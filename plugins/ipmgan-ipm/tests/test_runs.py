@@ -144,20 +144,21 @@ def test_trains_compiled(pair: tuple[str, str, str | None], tmp_path: Path) -> N
 def test_fisher_learns_the_ring(tmp_path: Path) -> None:
     """The estimate on held-out data falls, and so does a distance that training does not know."""
     run = ipmgan.train(
-        objective="fisher",
+        objective="fisher:rho=0.01",
         source="ring8",
+        n_critic=5,
         generator="mlp:width=64,depth=2",
         critic="mlp:width=64,depth=2",
         device="cpu",
-        steps=400,
+        steps=200,
         log_every=100,
-        sample_every=200,
+        sample_every=50,
         compile="off",
         out=tmp_path / "run",
     )
     assert run.metrics[-1]["held_out_estimate"] < 2
     far = [line["sliced-wasserstein"] for line in run.metrics if "sliced-wasserstein" in line]
-    assert far[-1] < far[0]
+    assert far[-1] < 0.6 * far[0]
 
 
 def test_offered_by_this_distribution_with_page_and_citation() -> None:
