@@ -17,6 +17,7 @@ import attrs
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -44,6 +45,14 @@ test_other_options = conformance(
     "mlp:norm=layer",
     "autoencoder:with_code=true",
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pictures_cost_nothing() -> Iterator[None]:
+    """Drawing them takes as long as the runs here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ipmgan.engine.loop.draw_samples", lambda path, *_: Image.new("L", (2, 2)).save(path))
+        yield
 
 
 # --- plugins that pass, to be broken one way each
