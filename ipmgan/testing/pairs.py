@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from ipmgan.config import configure
-from ipmgan.engine.build import check
+from ipmgan.engine.checks import check
 from ipmgan.engine.loop import Trainer
 from ipmgan.errors import UsageError
 from ipmgan.objectives.base import CriticKind, Objective

@@ -12,7 +12,7 @@ import torch
 
 from ipmgan.config import configure
 from ipmgan.engine import checkpoint
-from ipmgan.engine.build import check
+from ipmgan.engine.checks import check
 from ipmgan.engine.loop import Trainer
 from ipmgan.engine.run import Run
 from ipmgan.errors import PairingError, UsageError
@@ -128,7 +128,7 @@ def _choices(plugin: Plugin, folder: Path) -> Iterator[dict[str, Any]]:
         case "network":
             yield from _networks(plugin, folder)
         case "metric":
-            for source in ("ring8", pictures(folder)):
+            for source in (f"{pictures(folder)},held_out=0.5", "ring8"):  # Few samples first, which take less time.
                 yield {"metrics": [plugin], "sample_every": STEPS // 2, "source": source}
         case "tracker":
             yield {"tracker": [plugin]}
