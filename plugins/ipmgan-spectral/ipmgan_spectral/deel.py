@@ -45,6 +45,7 @@ class Deel(LipschitzEnforcer):
     references: ClassVar[tuple[Reference, ...]] = (DEEL, SORTING)
     defaults: ClassVar[Training] = Training(critic_optimizer=ADAM, generator_optimizer=ADAM)
     per_sample: ClassVar[bool] = True
+    vectorises: ClassVar[bool] = False
 
     k: float = option(1.0, help="K, the constant of all layers together", above=0)
     sort: bool = option(False, help="sort pairs of units in place of ReLU, leaky ReLU, tanh and softplus")
