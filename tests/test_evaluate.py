@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,7 @@ def test_draws_share_no_samples_where_there_are_enough() -> None:
     assert sorted(found.flatten().tolist()) == list(range(12))
     assert pool.how(3) == "disjoint"
     assert torch.equal(numbers(12, 4).draw(3, 2), pool.draw(3, 2))
+    assert torch.equal(pool.draw(12, 2)[:2], pool.draw(2, 2))
     assert not torch.equal(numbers(12, 4, seed=1).draw(3, 2), pool.draw(3, 2))
 
 
@@ -210,6 +212,7 @@ def test_a_network_of_ones_own_and_a_metric_object(runs: Path) -> None:
         ({"metrics": ["fud"]}, "no metric 'fud': did you mean 'fid'"),
         ({"metrics": ["fid:features=inception"]}, "it takes grey or colour images"),
         ({"metrics": ["exact-w1:memory=1"], "samples": 5000}, r"the largest size that does is \d+ a side"),
+        ({"source": "digits"}, r"the run's samples are \(2,\), and those of --source \(1, 8, 8\)"),
         ({"split": "test"}, "no split 'test'"),
         ({"repeats": 0}, "repeats = 0: must be at least 1"),
         ({"samples": 0}, "samples = 0"),
@@ -364,7 +367,8 @@ def test_the_command_prints_a_table_and_writes_the_file(runs: Path, ipmgan_: Any
     assert code == 0
     assert "modes covered" in printed
     assert "high_quality" in printed
-    assert "60 and 60 held-out" in printed
+    assert "against ring8, held-out; means over 2 draws" in printed
+    assert "overlap" not in printed
     assert [line.split("  ")[1] for line in told.splitlines()][:2] == ["modes, draw 1 of 2", "fid, draw 1 of 2"]
     assert {result["metric"] for result in json.loads(out.read_text())["results"]} == {"modes", "fid"}
 
@@ -377,7 +381,10 @@ def test_the_command_prints_json(runs: Path, ipmgan_: Any) -> None:
     assert (result["split"], result["options"], len(result["values"])) == ("train", {"directions": 4}, 2)
 
 
-def test_the_command_says_what_is_wrong(runs: Path, ipmgan_: Any) -> None:
+def test_the_command_says_what_is_wrong_or_doubtful(runs: Path, ipmgan_: Any) -> None:
+    printed = ipmgan_("evaluate", str(runs / "digits"), "--metric", "fid", "--samples", "300", "--repeats", "2")[1]
+    assert "real samples are from sets that overlap in every draw, so the standard error is too small: fid" in printed
+    assert re.search(r"by features of mnist \([0-9a-f]{8}\), 8x8 to 28x28, bilinear, antialiased: fid", printed)
     code, _, told = ipmgan_("evaluate", str(runs / "ring8"), "--metric", "sharpness")
     assert code == 2
     assert told.startswith("error: sharpness: it is for grey and colour images")

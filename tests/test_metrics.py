@@ -468,8 +468,8 @@ def test_classes_are_those_of_the_classifier() -> None:
     assert reading.more == {
         "covered": 2,
         "classes": 6,
-        "high_quality": pytest.approx(59 / 60),
-        "high_quality_real": 1,
+        "sure": pytest.approx(59 / 60),
+        "sure_real": 1,
     }
     assert "needs a classifier" in metrics.Classes().refuses(Comparison(real=real, fake=fake))
 

@@ -83,31 +83,44 @@ def _print(evaluation: Evaluation) -> None:
     from ipmgan.cli.output import print_table, say, shown
 
     step = "" if evaluation.step is None else f", step {evaluation.step}"
-    source = evaluation.source["name"]
-    say(f"{shown(evaluation.subject)}{step}, against {source}; means over {evaluation.repeats} draws")
-    print_table([row for result in evaluation.results for row in _rows(result)], wraps="by")
+    against = f"{evaluation.source['name']}, {evaluation.results[0].split}" if evaluation.results else "nothing"
+    say(f"{shown(evaluation.subject)}{step}, against {against}; means over {evaluation.repeats} draws")
+    print_table([row for result in evaluation.results for row in _rows(result)], wraps="unit")
+    for note in dict.fromkeys(note for result in evaluation.results for note in _notes(result)):
+        names = [result.title for result in evaluation.results if note in _notes(result)]
+        say(f"{note}: {', '.join(names)}")
     for name, reason in evaluation.skipped.items():
         say(f"left out {name}: {reason}", err=True)
 
 
 def _rows(result: Result) -> list[dict[str, str]]:
-    network = "" if result.network == "none" else f"features of {result.network} ({result.checksum[:8]})"
-    resizing = "" if result.resizing == "none" else result.resizing
-    by = "; ".join(part for part in (network, resizing) if part)
+    samples = {f"{count:,}" for count in (result.generated, result.real)}
     first = {
         "metric": result.title,
         "quantity": result.measures.name,
         "value": _number(result.value),
-        "standard error": _number(result.standard_error),
+        "std. error": _number(result.standard_error),
+        "samples": samples.pop() if len(samples) == 1 else f"{result.generated:,} / {result.real:,}",
         "unit": result.measures.unit,
-        "samples": f"{result.generated:,} and {result.real:,} {result.split}",
-        "by": by,
     }
     rows = [first]
     for name, estimate in result.more.items():
         told = {"quantity": f"  {name}", "value": _number(estimate.value)}
-        rows.append(dict.fromkeys(first, "") | told | {"standard error": _number(estimate.standard_error)})
+        rows.append(dict.fromkeys(first, "") | told | {"std. error": _number(estimate.standard_error)})
     return rows
+
+
+def _notes(result: Result) -> list[str]:
+    """What holds of several results, and is said once."""
+    notes = []
+    if result.network != "none":
+        resizing = "" if result.resizing == "none" else f", {result.resizing}"
+        notes.append(f"by features of {result.network} ({result.checksum[:8]}){resizing}")
+    for side, how in (("real", result.real_draws), ("generated", result.generated_draws)):
+        if how in ("all", "overlapping") and len(result.values) > 1:
+            words = "all that there are" if how == "all" else "from sets that overlap"
+            notes.append(f"{side} samples are {words} in every draw, so the standard error is too small")
+    return notes
 
 
 def _number(value: float | None) -> str:

@@ -144,6 +144,9 @@ class Evaluator:
 
     def _run(self, what: str | Path | Run, source: Source | None, average: bool, device: str) -> Subject:
         run = what if isinstance(what, Run) else Run(what)
+        shapes = [part.spec().shape for part in (run.source, source or run.source)]
+        if shapes[0] != shapes[1]:
+            raise UsageError(f"the run's samples are {shapes[0]}, and those of --source {shapes[1]}")
         valid = (s for s in reversed(checkpoint.steps(run.dir.checkpoints)) if checkpoint.is_valid(_at(run, s)))
         step = next(valid, None)
         if step is None:

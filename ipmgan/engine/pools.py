@@ -46,7 +46,7 @@ def known(source: Source, device: torch.device = CPU) -> Comparison:
 class Pool:
     """Sets of samples, one a repeat, each a pure function of seed, name and repeat.
 
-    Repeats share no samples where there are enough for all of them.
+    Repeats share no samples where there are enough for all of them. Of a finite set, fewer are the first of more.
     """
 
     def __init__(self, samples: Samples, streams: Streams, name: str, repeats: int) -> None:
@@ -58,12 +58,10 @@ class Pool:
         """`count` samples in random order, or all where there are fewer, (count, *shape), float32 on the device."""
         if isinstance(self._samples, Sampler):
             return self._samples.draw(count, self._streams.at(self._name, repeat))
-        size = len(self._samples)
-        apart = self._apart(count)
-        generator = self._streams.at(self._name, 0 if apart else repeat)
-        start = repeat * count if apart else 0
-        order = torch.randperm(size, generator=generator, device=generator.device)
-        return _take(self._samples, order[start : start + count]).to(self._streams.device)
+        generator = self._streams.at(self._name, 0)
+        order = torch.randperm(len(self._samples), generator=generator, device=generator.device)
+        parts = [order[(repeat + number) % self._repeats :: self._repeats] for number in range(self._repeats)]
+        return _take(self._samples, torch.cat(parts)[:count]).to(self._streams.device)
 
     def how(self, count: int) -> str:
         """How the sets of the repeats lie to each other, in words."""
@@ -71,10 +69,7 @@ class Pool:
             return "fresh"
         if count >= self.size:
             return "all"
-        return "disjoint" if self._apart(count) else "overlapping"
-
-    def _apart(self, count: int) -> bool:
-        return self.size is not None and count * self._repeats <= self.size
+        return "disjoint" if count * self._repeats <= self.size else "overlapping"
 
 
 def passes(samples: Samples) -> Callable[[], Iterable[Tensor]] | None:

@@ -60,9 +60,9 @@ class Classes(DetailedMetric):
         TV = ½ Σ_y |p_g(y) - p_r(y)|,    p(y) the mean over samples of the classifier's p(y|x)
 
     0 where every class is as frequent as in the data, near 1 where one class has all. Beside it stand the number of
-    classes `covered`, which at least the share `least` of the samples is called, and the shares of samples whose class
-    the classifier is sure of with probability `sure` (`high_quality`, and the same of the real ones). With the embedded
-    classifier it counts digits.
+    classes `covered`, which at least the share `least` of the samples is called, and the shares `sure` and `sure_real`
+    of samples whose class has probability `sure` or more; a classifier may be sure of what is no digit at all. With the
+    embedded classifier it counts digits.
     Source: Srivastava et al. (2017), section 5.2, by total variation where that has KL, which may be infinite.
     """
 
@@ -78,7 +78,7 @@ class Classes(DetailedMetric):
     samples: ClassVar[int] = 10_000
 
     least: float = option(0.01, help="share of all samples that covers a class", above=0, at_most=1)
-    sure: float = option(0.9, help="probability of its class that makes high quality", above=0, at_most=1)
+    sure: float = option(0.9, help="probability of a class at which the classifier is sure", above=0, at_most=1)
     features: str = features_option()
     weights: str | None = weights_option()
 
@@ -91,8 +91,8 @@ class Classes(DetailedMetric):
         more = {
             "covered": float((answers >= self.least).sum()),
             "classes": float(fake.shape[1]),
-            "high_quality": float((fake.amax(1) >= self.sure).double().mean()),
-            "high_quality_real": float((real.amax(1) >= self.sure).double().mean()),
+            "sure": float((fake.amax(1) >= self.sure).double().mean()),
+            "sure_real": float((real.amax(1) >= self.sure).double().mean()),
         }
         return Reading.by(network, total_variation(real.mean(0), fake.mean(0)), **more)
 

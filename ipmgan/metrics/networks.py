@@ -69,8 +69,7 @@ def refusal(comparison: Comparison, features: str, weights: str | None, *, class
     except (UsageError, DataError) as error:
         return str(error)
     if classifier and (network is None or network.logits is None):
-        name = "no network" if network is None else network.name
-        return f"it needs a classifier, and {name} is none: choose features=mnist for grey images, or inception"
+        return "it needs a classifier: choose features=mnist for grey images, or inception"
     return ""
 
 
