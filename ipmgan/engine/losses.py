@@ -9,6 +9,7 @@ import contextlib
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from ipmgan.engine.build import Parts
 from ipmgan.errors import PluginError
@@ -28,8 +29,14 @@ SAMPLEWISE = (
 
 
 def samplewise(net: nn.Module | None) -> bool:
-    """Whether a network is known to treat each sample by itself, so that two batches can go through it as one."""
-    return net is not None and all(type(module) in SAMPLEWISE for module in net.modules())
+    """Whether a network is known to treat each sample by itself, so that two batches can go through it as one.
+
+    What parametrises a layer sees its weights and no samples.
+    """
+    if net is None:
+        return False
+    layers = (module for name, module in net.named_modules() if "parametrizations" not in name.split("."))
+    return all(type_before_parametrizations(layer) in SAMPLEWISE for layer in layers)
 
 
 class Loss(nn.Module):

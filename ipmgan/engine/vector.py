@@ -189,6 +189,9 @@ def _sides(steps: list[Step], compile: bool, alive: int) -> tuple[Side | None, S
 def check_vectorised(step: Step) -> None:
     """Raise `PairingError` for what cannot be vectorised, by trying it on one run; nothing of the run moves."""
     parts, config = step.parts, step.parts.config
+    for plugin in (config.objective, config.lipschitz, config.perturbation, config.generator, config.critic):
+        if plugin is not None and not plugin.vectorises:
+            raise PairingError(f"{plugin.name} cannot be vectorised, as it says: train the seeds one by one")
     names = [config.generator_optimizer.name, *([config.critic_optimizer.name] if parts.critic is not None else [])]
     for name in names:
         if name not in ELEMENTWISE:

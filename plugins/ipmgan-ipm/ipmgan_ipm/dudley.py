@@ -39,7 +39,7 @@ class Dudley(Objective):
         β(P_r, P_g) = sup over ‖f‖_∞ + ‖f‖_L <= 1 of  E_r[f(x)] - E_g[f(x)]
         estimate:   (E_r[f(x)] - E_g[f(x)]) / (B + K)  <=  β,   B = (max f - min f) / 2 over both batches
         critic:     minimise  the negative estimate
-        generator:  minimise  the estimate, with B held fixed
+        generator:  minimise  the estimate, with B over the real batch, which the generator does not move
 
     B is the least sup norm that f can have after a shift, which moves no gap; so f / (B + K) is in the ball wherever f
     is K-Lipschitz, and the supremum of the ratio over those is β itself. It is a lower bound for the two batches, for
@@ -70,11 +70,10 @@ class Dudley(Objective):
         return -self.estimate(real, fake)
 
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        return (real.mean() - fake.mean()) / self._norm(real, fake).detach()
+        return (real.mean() - fake.mean()) / self._norm(real)
 
     def estimate(self, real: Tensor, fake: Tensor) -> Tensor:
-        return (real.mean() - fake.mean()) / self._norm(real, fake)
+        return (real.mean() - fake.mean()) / self._norm(torch.cat([real, fake]))
 
-    def _norm(self, real: Tensor, fake: Tensor) -> Tensor:
-        both = torch.cat([real, fake])
-        return (both.amax() - both.amin()) / 2 + self.slope
+    def _norm(self, outputs: Tensor) -> Tensor:
+        return (outputs.amax() - outputs.amin()) / 2 + self.slope
