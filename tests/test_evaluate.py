@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -179,6 +180,15 @@ def test_without_metrics_all_that_apply_are_taken(runs: Path) -> None:
     found = digits.evaluation()
     assert all(math.isfinite(result.value) for result in found.results)
     assert found["memorisation"].more["median_held_out"].value > 0
+
+
+def test_a_metric_of_the_run_that_is_not_installed_is_left_out(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "ring8", tmp_path / "run")
+    config = tmp_path / "run" / "config.toml"
+    config.write_text(config.read_text().replace('"sliced-wasserstein"', '"of-somebody-else"'))
+    evaluator = Evaluator(tmp_path / "run", samples=10)
+    assert "no metric 'of-somebody-else'" in evaluator.skipped["of-somebody-else"]
+    assert evaluator.jobs
 
 
 def test_sides_are_equal_unless_more_is_asked_for(runs: Path) -> None:
@@ -404,6 +414,8 @@ def test_a_third_party_s_metric_of_the_first_kind_still_works(runs: Path, monkey
         def compute(self, real: Tensor, fake: Tensor, *, generator: torch.Generator) -> Tensor:
             return fake.mean() - real.mean()
 
+    with pytest.raises(UsageError, match="no metric 'gap'"):
+        Evaluator(runs / "ring8", metrics=[Gap()])
     monkeypatch.setattr("ipmgan.engine.evaluate.versions", lambda plugins: {})
     found = evaluate(runs / "ring8", metrics=[Gap()], repeats=2, out=runs / "gap.json")
     assert (found["gap"].real, found["gap"].generated) == (10, 10)

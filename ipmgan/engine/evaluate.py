@@ -93,6 +93,7 @@ class Evaluator:
         """Metrics that were left out, and why."""
         wanted = [registry().make("metric", each) if isinstance(each, str) else each for each in metrics]
         chosen = self._checked(wanted) if wanted else self._default(what)
+        self._versions = versions([self.subject.source, *chosen])
         self.jobs = [self._job(metric, samples, exactly=bool(wanted)) for metric in chosen]
         self._readings: list[list[Reading]] = [[] for _ in self.jobs]
         self._seconds = [0.0] * len(self.jobs)
@@ -125,7 +126,7 @@ class Evaluator:
             source=table_of(subject.source),
             seed=self.seed,
             repeats=self.repeats,
-            versions=versions([subject.source, *(job.metric for job in self.jobs)]),
+            versions=self._versions,
             results=tuple(map(self._result, self.jobs, self._readings, self._seconds)),
             skipped=dict(self.skipped),
         )
@@ -195,16 +196,19 @@ class Evaluator:
         return list(metrics)
 
     def _default(self, what: object) -> list[Metric]:
-        found: list[Metric] = []
         run = what if isinstance(what, Run) else Run(self.subject.path) if self.subject.step is not None else None
-        own = [registry().make("metric", table) for table in run.settings.get("metrics", ())] if run else []
-        for metric in (*own, *(kind() for kind in BUILTIN)):
-            if not isinstance(metric, Metric) or metric in found:
+        found: list[Metric] = []
+        for given in (*(run.settings.get("metrics", ()) if run else ()), *({"name": kind.name} for kind in BUILTIN)):
+            try:
+                metric = registry().make("metric", given)
+            except UsageError as error:
+                self.skipped[str(given.get("name"))] = str(error)
                 continue
+            assert isinstance(metric, Metric)
             reason = metric.refuses(self._blank)
             if reason:
                 self.skipped[metric.name] = reason
-            else:
+            elif metric not in found:
                 found.append(metric)
         return found
 

@@ -51,7 +51,8 @@ class MMDMetric(DetailedMetric):
             return Reading.by(network, mmd2_unbiased(real, fake, Mixture("energy", self.widths or (1.0,))))
         if self.widths:
             return Reading.by(network, mmd2_unbiased(real, fake, Mixture(self.kernel, self.widths)))
-        median = float(torch.pdist(ordered(real, generator)[:MEDIAN_OF].double()).median())
+        some = _some(ordered(real, generator), MEDIAN_OF, generator)
+        median = float(torch.pdist(some.double()).median())
         unit = median**2 if self.kernel == "imq" else median
         widths = tuple(scale * unit for scale in self.scales)
         value = mmd2_unbiased(real, fake, Mixture(self.kernel, widths))

@@ -25,10 +25,10 @@ class TwoSampleTest(DetailedMetric):
         accuracy on n test samples,    p-value = P(Z ≥ 2√n (accuracy - ½))
 
     One half at equal laws, 1 where they can be told apart without error. Given the training half, the test samples are
-    independent, so that the p-value of "no difference" is valid for any classifier; it is small sample by normal
-    approximation. `nearest` is the nearest neighbour, which sees any difference in few dimensions; `logistic` is
-    logistic regression on standardised features. Accuracies of either kind stand beside the value: where a model copies
-    its training data, generated samples are recognised and real ones are not.
+    independent, so that the p-value of "no difference" is valid for any classifier, by the normal approximation; over
+    several draws it is averaged, and twice the mean is still a p-value. `nearest` is the nearest neighbour, which sees
+    any difference in few dimensions; `logistic` is logistic regression on standardised features. The accuracies on real
+    and on generated samples stand beside the value.
     Source: Lopez-Paz and Oquab (2017), section 3.
     """
 
