@@ -25,6 +25,7 @@ from ipmgan.data import (
     TensorFile,
     TwoGaussians,
 )
+from ipmgan.engine.distance import Distance, distance
 from ipmgan.engine.evaluate import Evaluator, evaluate
 from ipmgan.engine.evaluation import Evaluation
 from ipmgan.engine.loop import Trainer, resume, train
@@ -106,6 +107,7 @@ __all__ = [
     "DataError",
     "DetailedMetric",
     "Digits",
+    "Distance",
     "DivergedError",
     "Evaluation",
     "Evaluator",
@@ -168,6 +170,7 @@ __all__ = [
     "TwoSampleTest",
     "UsageError",
     "configure",
+    "distance",
     "evaluate",
     "hookimpl",
     "lipschitz_bound",

@@ -39,7 +39,8 @@ def gaussian_js(mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) ->
     >>> gaussian_js(zero, one, one, one)
     tensor(0.1114)
     """
-    laws = mean_p, std_p, mean_q, std_q = torch.broadcast_tensors(mean_p, std_p, mean_q, std_q)
+    shaped = torch.zeros_like(mean_p + std_p + mean_q + std_q)
+    laws = mean_p, std_p, mean_q, std_q = [part + shaped for part in (mean_p, std_p, mean_q, std_q)]
     of_p = _expectation(mean_p, std_p, lambda x: F.softplus(-_log_ratio(x, *laws)))
     of_q = _expectation(mean_q, std_q, lambda x: F.softplus(_log_ratio(x, *laws)))
     return math.log(2) - (of_p + of_q) / 2
