@@ -327,6 +327,16 @@ def test_bounds_are_part_of_the_input() -> None:
     assert not torch.allclose(found[0], found[3])
 
 
+def test_pixels_are_not_rescaled_by_the_batch_they_come_in() -> None:
+    dark = torch.rand(4, 1, 28, 28, generator=rng()) / 2
+    bright = torch.cat([dark, torch.ones(4, 1, 28, 28)])
+    network = networks.find_network(Comparison(real=dark, fake=dark, bounds=(0.0, 1.0)), "mnist", None)
+    assert network is not None
+    torch.testing.assert_close(network.features(dark), network.features(bright)[:4])
+    rescaled = [(side - side.min()) / (side.max() - side.min()) for side in (dark, bright)]
+    assert not torch.allclose(network.features(rescaled[0]), network.features(rescaled[1])[:4])
+
+
 def test_a_network_in_a_file_describes_itself(tmp_path: Path) -> None:
     layers = (("Flatten", {}), ("Linear", {"in_features": 12, "out_features": 5}), ("ReLU", {}))
     stored = StoredNetwork(layers=layers, features=2, shape=(3, 2, 2), interval=(0.0, 1.0), about={"task": "none"})

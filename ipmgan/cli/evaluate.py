@@ -84,7 +84,8 @@ def _print(evaluation: Evaluation) -> None:
 
     step = "" if evaluation.step is None else f", step {evaluation.step}"
     against = f"{evaluation.source['name']}, {evaluation.results[0].split}" if evaluation.results else "nothing"
-    say(f"{shown(evaluation.subject)}{step}, against {against}; means over {evaluation.repeats} draws")
+    draws = "one draw" if evaluation.repeats == 1 else f"means over {evaluation.repeats} draws"
+    say(f"{shown(evaluation.subject)}{step}, against {against}; {draws}")
     print_table([row for result in evaluation.results for row in _rows(result)], wraps="unit")
     for note in dict.fromkeys(note for result in evaluation.results for note in _notes(result)):
         names = [result.title for result in evaluation.results if note in _notes(result)]
