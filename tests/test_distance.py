@@ -353,6 +353,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_samples_on_both_sides_are_noticed() -> None:
+    """In whatever order; but not where values repeat anyway, as those of a discrete law."""
+    found = distance("digits", "digits:held_out=0.5", method="energy", matrix_samples=20)
+    assert any(note.startswith("1,7") and "are on both sides" in note for note in found.notes)
+    assert distance(one_hot([0.5, 0.5], 40, 0), one_hot([0.5, 0.5], 40, 1), method="energy").notes == ()
+    assert distance(normal(0, 40, 0), normal(1, 40, 0), method="energy").notes == ()
+
+
 def test_a_run_is_compared_with_what_it_was_not_trained_on(trained: Path) -> None:
     found = distance("digits", f"run:{trained}", method="sliced", samples=400)
     assert found.counts == {"real": 359, "fake": 400}
@@ -460,8 +468,8 @@ def test_the_command_in_json() -> None:
 
 
 def test_the_command_refuses() -> None:
-    refused = run(["distance", "ring8", "grid25", "--plot", "witness.jpg"])
-    assert refused.exit_code == 2
+    for plot in ("witness.jpg", "nowhere/witness.png"):
+        assert run(["distance", "ring8", "grid25", "--plot", plot]).exit_code == 2
     assert isinstance(run(["distance", "ring8", "grid25", "--method", "exat"]).exception, ipmgan.UsageError)
 
 

@@ -54,8 +54,8 @@ def distance(
     from ipmgan.cli.output import print_json, shown
     from ipmgan.engine.distance import distance as measure
 
-    if plot is not None and plot.suffix != ".png":
-        raise typer.BadParameter(f"{plot}: must end in .png", param_hint="--plot")
+    if plot is not None and (plot.suffix != ".png" or not plot.parent.is_dir()):
+        raise typer.BadParameter(f"{plot}: must end in .png, in a folder that exists", param_hint="--plot")
     found = measure(real, fake, **settings)
     if plot is not None:
         found.plot(plot)
