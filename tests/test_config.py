@@ -252,7 +252,7 @@ def test_what_cannot_be_is_refused(settings: dict[str, Any], says: str) -> None:
 
 
 def test_a_run_needs_an_objective() -> None:
-    with pytest.raises(UsageError, match="choose an objective: --objective, one of ebgan, "):
+    with pytest.raises(UsageError, match=r"choose an objective: --objective, one of .*ebgan, "):
         configure()
     with pytest.raises(UsageError, match="did you mean 'objective'"):
         configure(objectiv="wgan")

@@ -127,7 +127,8 @@ def test_a_perturbed_and_a_resumed_run_are_replayed_alike() -> None:
     assert_equal(plain, again)
 
 
-def test_other_critic_steps_are_not_replayed() -> None:
+def test_other_critic_steps_are_not_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ipmgan.engine.step.WARMUP_CRITIC_STEPS", 3)
     plain, replayed = start(critic_warmup=True), start(critic_warmup=True)
     recorder = Again()
     advance(plain.run, 27, plain)

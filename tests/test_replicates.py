@@ -432,17 +432,15 @@ class DroppingNetwork(Network):
 
 
 @attrs.frozen(kw_only=True)
-class Drifting(Objective):
-    """Keeps a weight between steps."""
+class Gap(Objective):
+    """The gap of means."""
 
-    name = "drifting"
+    name = "gap"
     critic = CriticKind.SCORE
     estimates = Quantity(name="gap", unit="none")
-    weight: Tensor = attrs.field(factory=lambda: torch.ones(()), init=False, eq=False)
-    remembers: bool = True
 
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        return self.weight * (fake.mean() - real.mean())
+        return fake.mean() - real.mean()
 
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         return -fake.mean()
@@ -450,16 +448,20 @@ class Drifting(Objective):
     def estimate(self, real: Tensor, fake: Tensor) -> Tensor:
         return real.mean() - fake.mean()
 
-    def state(self) -> dict[str, Tensor]:
-        return {"weight": self.weight} if self.remembers else {}
+
+@attrs.frozen(kw_only=True)
+class Declared(Gap):
+    """Says that it is not for stacks of weights."""
+
+    name = "declared"
+    vectorises = False
 
 
 @attrs.frozen(kw_only=True)
-class Reading(Drifting):
+class Reading(Gap):
     """Reads a number back, which no vectorised computation can."""
 
     name = "reading"
-    remembers: bool = False
 
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         return (fake.mean() - real.mean()) * (2 if fake.mean().item() > 0 else 1)
@@ -470,7 +472,7 @@ class Reading(Drifting):
     [
         ({"generator": DroppingNetwork()}, r"the critic step of wgan with gp cannot be vectorised: .*random"),
         ({"objective": Reading()}, r"the critic step of reading with gp cannot be vectorised: "),
-        ({"objective": Drifting()}, "drifting keeps state between steps: train its seeds one by one"),
+        ({"objective": Declared()}, "declared cannot be vectorised, as it says: train the seeds one by one"),
         ({"critic_optimizer": "Adafactor:lr=1e-3"}, "Adafactor looks at whole weights: replicates need one of .*Adam"),
         ({"generator_optimizer": "Adafactor:lr=1e-3"}, "Adafactor looks at whole weights"),
         ({"lipschitz": "none"}, "its critic must be kept Lipschitz"),
@@ -497,8 +499,8 @@ def test_so_few_are_no_replicates(count: int, tmp_path: Path) -> None:
 
 
 def test_what_is_not_registered_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    config = attrs.evolve(configure(**TINY), objective=Drifting(remembers=False))
-    with pytest.raises(UsageError, match="no objective 'drifting'"):
+    config = attrs.evolve(configure(**TINY), objective=Gap())
+    with pytest.raises(UsageError, match="no objective 'gap'"):
         Replicates(config, replicates=2, out=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 

@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -123,20 +123,24 @@ class Drifting(Objective):
     name = "drifting"
     critic = CriticKind.SCORE
     estimates = Quantity(name="gap", unit="none")
-    weight: Tensor = attrs.field(factory=lambda: torch.ones(()), init=False, eq=False)
+
+    def critic_loss_and_state(
+        self, real: Tensor, fake: Tensor, state: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        weight = 0.9 * state["weight"]
+        return weight * self.critic_loss(real, fake), {"weight": weight}
 
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        self.weight.mul_(0.9)
-        return self.weight * (fake.mean() - real.mean())
+        return fake.mean() - real.mean()
 
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        return -self.weight * fake.mean()
+        return -fake.mean()
 
     def estimate(self, real: Tensor, fake: Tensor) -> Tensor:
         return real.mean() - fake.mean()
 
     def state(self) -> dict[str, Tensor]:
-        return {"weight": self.weight}
+        return {"weight": torch.ones(())}
 
 
 @attrs.frozen(kw_only=True)
@@ -145,8 +149,11 @@ class Exploding(Drifting):
 
     name = "exploding"
 
-    def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        return super().generator_loss(real, fake) / (self.weight > 0.9**4.5).float()
+    def critic_loss_and_state(
+        self, real: Tensor, fake: Tensor, state: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        loss, state = super().critic_loss_and_state(real, fake, state)
+        return loss / (state["weight"] > 0.9**4.5).float(), state
 
 
 class Odd(nn.Module):
@@ -324,7 +331,7 @@ def test_state_tied_weights_and_dropout_of_others_resume(tmp_path: Path, install
     install("1.0")
     settings = TINY | {"objective": "drifting", "generator": "odd", "critic": "mlp:width=16,depth=1"}
     assert_resumes(tmp_path, **settings)
-    weight = state(Trainer.resume(tmp_path / "half")).tensors["objective.weight"]
+    weight = state(Trainer.resume(tmp_path / "half")).tensors["objective_state.weight"]
     assert weight == pytest.approx(0.9**8, rel=1e-6)
 
 

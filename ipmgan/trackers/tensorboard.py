@@ -10,7 +10,6 @@ from typing import Any
 import attrs
 import numpy as np
 import tomli_w
-from PIL import Image
 
 from ipmgan.errors import UsageError
 from ipmgan.plugin import option
@@ -64,6 +63,8 @@ class Writing(Tracking):
     def picture(self, step: int, path: Path) -> None:
         """Write the picture, where pictures are wanted."""
         if self._pictures:
+            from PIL import Image  # Not needed before there are pictures, and training starts sooner.
+
             with Image.open(path) as picture:
                 pixels = np.asarray(picture.convert("RGB"))
             self._writer.add_image("samples", pixels, step, dataformats="HWC")
