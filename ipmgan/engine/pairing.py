@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ipmgan.config import configure
-from ipmgan.engine.build import check
+from ipmgan.engine.checks import check
 from ipmgan.errors import UsageError
 from ipmgan.objectives.base import CriticKind, Objective
 from ipmgan.plugin import Plugin
