@@ -25,11 +25,14 @@ from ipmgan.data import (
     TensorFile,
     TwoGaussians,
 )
+from ipmgan.engine.audit import audit_run
+from ipmgan.engine.bound import Bounder, NoiseBound, bound
 from ipmgan.engine.distance import Distance, distance
 from ipmgan.engine.evaluate import Evaluator, evaluate
 from ipmgan.engine.evaluation import Evaluation
 from ipmgan.engine.loop import Trainer, resume, train
 from ipmgan.engine.plan import Plan, plan
+from ipmgan.engine.probe import Probe, probe
 from ipmgan.engine.replicates import Replicates
 from ipmgan.engine.run import Run, load
 from ipmgan.errors import (
@@ -52,6 +55,7 @@ from ipmgan.lipschitz import (
     lipschitz_bound,
     lipschitz_rule,
 )
+from ipmgan.lipschitz.audit import Audit, audit
 from ipmgan.metrics import (
     FID,
     KID,
@@ -95,7 +99,9 @@ __all__ = [
     "MNIST",
     "PRDC",
     "WGAN",
+    "Audit",
     "AutoEncoder",
+    "Bounder",
     "CelebA",
     "Certificate",
     "CheckpointError",
@@ -132,6 +138,7 @@ __all__ = [
     "NoEnforcer",
     "NoPerturbation",
     "Noise",
+    "NoiseBound",
     "NonSaturating",
     "Objective",
     "Optimizer",
@@ -142,6 +149,7 @@ __all__ = [
     "Plan",
     "Plugin",
     "PluginError",
+    "Probe",
     "Quantity",
     "Reading",
     "Reference",
@@ -169,6 +177,9 @@ __all__ = [
     "TwoGaussians",
     "TwoSampleTest",
     "UsageError",
+    "audit",
+    "audit_run",
+    "bound",
     "configure",
     "distance",
     "evaluate",
@@ -178,6 +189,7 @@ __all__ = [
     "load",
     "option",
     "plan",
+    "probe",
     "resume",
     "train",
 ]

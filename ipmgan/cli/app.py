@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ipmgan.cli import bench, cite, distance, evaluate, plugins, presets, resume, sample, train
+from ipmgan.cli import audit, bench, bound, cite, distance, evaluate, plugins, presets, probe, resume, sample, train
 from ipmgan.cli.output import say
 from ipmgan.errors import IpmganError
 
@@ -46,6 +46,9 @@ app.command("resume")(resume.resume)
 app.command("sample")(sample.sample)
 app.command("evaluate")(evaluate.evaluate)
 app.command("distance")(distance.distance)
+app.command("probe")(probe.probe)
+app.command("bound")(bound.bound)
+app.command("audit")(audit.audit)
 app.command("bench")(bench.bench)
 app.command("cite")(cite.cite)
 app.add_typer(plugins.app, name="plugins")

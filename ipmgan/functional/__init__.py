@@ -48,6 +48,7 @@ from ipmgan.functional.kernels import (
     squared_distances,
 )
 from ipmgan.functional.mmd import ESTIMATORS, mmd2_biased, mmd2_linear, mmd2_unbiased, mmd_root
+from ipmgan.functional.noised import noise_bound, spread
 from ipmgan.functional.penalties import gradient_norms, interpolates, slope_penalty
 from ipmgan.functional.programmes import (
     Transport,
@@ -114,6 +115,7 @@ __all__ = [
     "mmd2_linear",
     "mmd2_unbiased",
     "mmd_root",
+    "noise_bound",
     "nonsaturating_generator_loss",
     "optimal_logit",
     "optimal_transport",
@@ -125,6 +127,7 @@ __all__ = [
     "sliced_wasserstein",
     "sliced_witness",
     "slope_penalty",
+    "spread",
     "squared_distances",
     "total_variation",
     "transport_dual",
