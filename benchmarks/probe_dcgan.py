@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 10, 25])
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--every", type=int, default=10)
+    parser.add_argument("--every", type=int, default=25)
     parser.add_argument("--out", type=Path, default=Path("runs/probe-dcgan"))
     parser.add_argument("--device", default="auto")
     asked = parser.parse_args()

@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -241,3 +242,20 @@ def test_an_audit_refuses_what_is_not_there(run: Path, tmp_path: Path) -> None:
     critic_free = ipmgan.train(objective="mmd", source="ring8", out=tmp_path / "mmd", **settings)
     with pytest.raises(PairingError, match="has no critic to audit"):
         audit_run(critic_free)
+
+
+def test_an_audit_in_training_changes_nothing(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"generator": "mlp:width=8,depth=1,norm=batch", "critic": "mlp:width=8", "batch": 16}
+    settings |= {"steps": 4, "log_every": 1, "device": "cpu", "metrics": [], "source": "ring8"}
+    runs = [
+        ipmgan.train(objective="wgan", lipschitz="clip", out=tmp_path / str(every), audit_every=every, **settings)
+        for every in (0, 2)
+    ]
+    timed = ("steps_per_second", "samples_per_second")
+    plain, audited = ([{k: v for k, v in m.items() if k not in timed} for m in run.metrics] for run in runs)
+    for step, (without, with_audit) in enumerate(zip(plain, audited, strict=True), 1):
+        found = with_audit.pop("lipschitz_found", None), with_audit.pop("weights_at_edge", None)
+        assert without == with_audit
+        assert (found == (None, None)) == (step % 2 == 1)
+        assert step % 2 or 0 < found[0] <= without["lipschitz_bound"] * (1 + 1e-6)
+    assert ipmgan.resume(runs[0].path, steps=5).metrics[-1]["step"] == 5

@@ -78,6 +78,7 @@ def print_bound(found: NoiseBound) -> None:
         for row in found.rows
     ]
     print_table(rows, wraps="sd")
-    say(f"least: {found.best.by_moments:.4g} at sd {found.best.sd:.4g}; for certain: {found.certified:.4g}")
+    least = f"{found.best.by_moments:.4g} at sd {found.best.sd:.4g}, if no discriminator tells more apart"
+    say(f"least: {least}; for certain: {found.certified:.4g}")
     for note in found.notes:
         say(f"note: {note}")

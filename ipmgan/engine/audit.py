@@ -11,13 +11,15 @@ from torch import Tensor
 from ipmgan.engine.build import Parts, build
 from ipmgan.engine.checks import check
 from ipmgan.engine.frozen import put_weights, snapshot_of
-from ipmgan.engine.measure import unmoved
+from ipmgan.engine.measure import BOUND_EFFORT, unmoved
 from ipmgan.engine.run import Run
 from ipmgan.errors import PairingError, UsageError
 from ipmgan.lipschitz import Clip
 from ipmgan.lipschitz.audit import Audit, audit
 
 SAMPLES = 64
+BRIEF = {"samples": 16, "steps": 10}
+"""What an audit in training begins at, and goes on for: some fifty gradients of a batch of 64."""
 
 
 def audit_parts(parts: Parts, *, samples: int = SAMPLES, steps: int = 20, seed: int = 0) -> Audit:
@@ -33,7 +35,17 @@ def audit_parts(parts: Parts, *, samples: int = SAMPLES, steps: int = 20, seed: 
         clip=enforcer.c if isinstance(enforcer, Clip) else None,
         steps=steps,
         seed=seed,
+        effort=BOUND_EFFORT,
     )
+
+
+def audit_record(parts: Parts) -> dict[str, float]:
+    """What a line of metrics says of a brief audit; nothing without a critic."""
+    if parts.critic is None:
+        return {}
+    found = audit_parts(parts, **BRIEF)
+    edge = {} if found.at_edge is None else {"weights_at_edge": found.at_edge}
+    return {"lipschitz_found": found.empirical} | edge
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import torch
 
 from ipmgan.config import RunConfig, configure
 from ipmgan.engine import checkpoint
+from ipmgan.engine.audit import audit_record
 from ipmgan.engine.build import Data, build
 from ipmgan.engine.checks import check
 from ipmgan.engine.measure import Clock, certify, generate, measure, quality
@@ -188,6 +189,8 @@ class Trainer:
         self._step.check_finite()
         with self._parts.streams.global_draws("measuring", self.step):
             record = measure(self._parts, self._step) | clock.rates(self.config.schedule.batch)
+            if self.config.schedule.audit_every and self.step % self.config.schedule.audit_every == 0:
+                record |= audit_record(self._parts)
             if picture:
                 record |= quality(self._parts, self.step)
                 path = self._draw()

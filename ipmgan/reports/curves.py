@@ -23,7 +23,10 @@ PANELS = (
     ("critic_loss", "generator_loss"),
     ("critic_gradient_norm", "generator_gradient_norm"),
 )
-NOT_METRICS = {"step", "critic_steps", "penalty", "lipschitz_bound", "steps_per_second", "samples_per_second"}
+NOT_METRICS = {
+    *("step", "critic_steps", "penalty", "lipschitz_bound", "lipschitz_found", "weights_at_edge"),
+    *("steps_per_second", "samples_per_second"),
+}
 
 
 def draw_curves(run: Path) -> Path:
