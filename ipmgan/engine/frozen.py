@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -105,11 +106,12 @@ class Frozen:
         self.parts = build(config, data)
         put_weights(self.parts.generator, snapshot, "generator")
         self.step = Step(self.parts)
+        self._held_out_inputs = functools.cache(self._draw_held_out)
 
     def train(self, steps: int) -> None:
         """So many more critic steps; raises `DivergedError` where something is not finite after them."""
-        with self.parts.streams.global_draws("layers", self.step.steps):
-            for _ in range(steps):
+        for _ in range(steps):
+            with self.parts.streams.global_draws("layers", self.step.steps):
                 self.step.begin()
                 self.step.critic_step(*self.step.critic_inputs())
                 self.step.count(1)
@@ -134,7 +136,7 @@ class Frozen:
         told_apart = accuracy(objective.critic, seen["real"], seen["fake"])
         return found | told_apart | {"estimate": float(objective.estimate(seen["real"], seen["fake"]))}
 
-    def _held_out_inputs(self, number: int) -> CriticInputs:
+    def _draw_held_out(self, number: int) -> CriticInputs:
         parts, config = self.parts, self.parts.config
         real = parts.held_out.batch(number)
         on_real, on_fake = (parts.noise(f"held-out-noise-{side}", number, len(real), 0) for side in ("real", "fake"))

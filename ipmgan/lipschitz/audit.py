@@ -19,8 +19,8 @@ from ipmgan.lipschitz.weights import projected
 EFFORT = 1e8
 AT_EDGE = 1e-6
 """Relative distance from the edge of a clipping box within which a weight counts as on it."""
-FIRST, LAST = 1.0, 0.01
-"""The first and the last length of a step, as shares of the points' mean distance from their mean."""
+FIRST, LAST, LONGEST = 1.0, 0.01, 10.0
+"""The first and the last length of a step, and the longest, as shares of the points' mean distance from their mean."""
 
 
 @attrs.frozen(kw_only=True)
@@ -99,10 +99,10 @@ def audit(
     From below, by an ascent from real and generated samples, from points between these, and between two real ones. In
     each step a point x with unit gradient g tries five others at distance h, and goes to the steepest of them if that
     is steeper: x ± h g; x + h d, d along ∇f(x + h g) - ∇f(x - h g), which is the direction of ∇‖∇f‖ seen at the scale
-    h; x ± h r, r random. After a success h is doubled, else halved, from 1 to .01 times the points' mean distance from
-    their mean, and round again. Differences at a scale take the place of second derivatives, which are 0 almost
-    everywhere for a piecewise linear critic. The starts are moved a little, for a gradient at a kink, such as that of
-    a unit which is exactly 0, need not be a slope of anything.
+    h; x ± h r, r random. At first h is the points' mean distance from their mean. After a success it is doubled, up to
+    10 times that, else halved, down to .01 times that, and then begins anew. Differences at a scale take the place of
+    second derivatives, which are 0 almost everywhere for a piecewise linear critic. The starts are moved a little, for
+    a gradient at a kink, such as that of a unit which is exactly 0, need not be a slope of anything.
 
     The critic is not changed; it is audited in evaluation mode, where what is normalised over the batch has fixed
     statistics. For a critic with several outputs, the slopes are those along the difference of the mean outputs on
@@ -202,7 +202,7 @@ class _Ascent:
             points = torch.where(_like(better, points), found, points)
             gradients = torch.where(_like(better, points), slopes, gradients)
             norms = torch.maximum(norms, best)
-            lengths = torch.where(better, 2 * lengths, lengths / 2)
+            lengths = torch.where(better, 2 * lengths, lengths / 2).clamp_max(LONGEST * self._scale)
             lengths = torch.where(lengths < LAST * self._scale, FIRST * self._scale, lengths)
         return before, norms
 
