@@ -7,12 +7,17 @@ another layout of memory. Networks are those of `ipmgan.bench.workloads`, by the
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 
 import attrs
 import torch
 from torch import Tensor, nn, optim
+
+from ipmgan.bench.race import Contestant, timed, warm_up
 
 Draw = Callable[[int], Tensor]
 """So many samples or latents."""
@@ -61,6 +66,42 @@ def loop(name: str, device: torch.device) -> Loop:
         generator_step(plain, generator_optimizer)
 
     return Loop(step=step, optimizers=(critic_optimizer, generator_optimizer))
+
+
+@contextlib.contextmanager
+def racing(name: str, device: torch.device) -> Iterator[Contestant]:
+    """The loop as a contestant in a process of its own, as whoever writes it by hand has it.
+
+    There, the engine's heap and compiled code neither help it nor stand in its way.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, name, device, torch.get_num_threads()), daemon=True)
+    process.start()
+    there.close()
+
+    def contestant(seconds: float) -> float:
+        here.send(seconds)
+        rate: float = here.recv()
+        return rate
+
+    try:
+        here.recv()  # It is warm.
+        yield contestant
+    finally:
+        here.close()
+        process.join()
+
+
+def _serve(asked: Connection, name: str, device: torch.device, threads: int) -> None:
+    torch.set_num_threads(threads)
+    step = loop(name, device).step
+    warm_up(step)
+    asked.send(None)
+    run = timed(step, device)
+    with contextlib.suppress(EOFError):
+        while True:
+            asked.send(run(asked.recv()))
 
 
 def critic_step(plain: Plain, optimizer: optim.Optimizer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -92,16 +93,19 @@ def bench(
     device = counted.parts.device
     del counted
     runs: dict[str, Callable[[], None]] = {mode.name: iteration(config, mode) for mode in modes}
-    if against is not None:
-        runs[against] = plain.loop(name, device).step
     for run in runs.values():
         warm_up(run)
+    contestants = {key: timed(run, device) for key, run in runs.items()}
+    with contextlib.ExitStack() as rivals:
+        if against is not None:
+            contestants[against] = rivals.enter_context(plain.racing(name, device))
+        rates = race(contestants, rounds=rounds, seconds=seconds)
     return Result(
         workload=name,
         precision=config.schedule.precision,
         work=work,
         limit=limit(work, ceilings, config.schedule.precision),
-        rates=race({key: timed(run, device) for key, run in runs.items()}, rounds=rounds, seconds=seconds),
+        rates=rates,
     )
 
 
