@@ -57,7 +57,11 @@ def _live(trainer: Trainer | Replicates, console: Console) -> Iterator[None]:
         TimeElapsedColumn(),
     )
     progress = Progress(
-        *columns, TimeRemainingColumn(), TextColumn("{task.fields[state]}", markup=False), console=console
+        *columns,
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[state]}", markup=False),
+        console=console,
+        refresh_per_second=2,  # Drawing takes milliseconds of the core that launches the steps.
     )
     with progress:
         task = progress.add_task("", total=trainer.config.schedule.steps, completed=trainer.step, rate="", state="")
