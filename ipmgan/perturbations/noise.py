@@ -28,9 +28,9 @@ class Noise(Perturbation):
     P_g lie on thin sets apart, so that an f-divergence no longer sits at its maximum without a gradient.
 
         W1(P_r * N, P_g * N)  <=  W1(P_r, P_g)  <=  W1(P_r * N, P_g * N) + 2 s √d
-        W1(P_r, P_g)  <=  2 s √d + 2 C √JSD(P_r * N, P_g * N)
+        W1(P_r, P_g)  <=  2 s √d + 2 √2 C √JSD(P_r * N, P_g * N)
 
-    with d coordinates, and C the diameter of a ball that holds both perturbed laws: finite for data in a box under
+    with d coordinates, and C the radius of a ball that holds both perturbed laws: finite for data in a box under
     uniform noise, never under Gaussian (Arjovsky and Bottou, theorem 3.3).
 
     With `linear` and `cosine`, the last estimate of a run is one of P_r and P_g themselves. As t counts in shares of
