@@ -26,13 +26,8 @@ from ipmgan.data import (
     TwoGaussians,
 )
 from ipmgan.engine.audit import audit_run
-from ipmgan.engine.bound import Bounder, NoiseBound, bound
-from ipmgan.engine.distance import Distance, distance
-from ipmgan.engine.evaluate import Evaluator, evaluate
-from ipmgan.engine.evaluation import Evaluation
 from ipmgan.engine.loop import Trainer, resume, train
 from ipmgan.engine.plan import Plan, plan
-from ipmgan.engine.probe import Probe, probe
 from ipmgan.engine.replicates import Replicates
 from ipmgan.engine.run import Run, load
 from ipmgan.errors import (
@@ -44,6 +39,11 @@ from ipmgan.errors import (
     PluginError,
     UsageError,
 )
+from ipmgan.evaluation.bound import Bounder, NoiseBound, bound
+from ipmgan.evaluation.distance import Distance, distance
+from ipmgan.evaluation.evaluate import Evaluator, evaluate
+from ipmgan.evaluation.probe import Probe, probe
+from ipmgan.evaluation.results import Evaluation
 from ipmgan.hookspecs import hookimpl
 from ipmgan.lipschitz import (
     Certificate,

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 import ipmgan
 from ipmgan.cli.app import app
-from ipmgan.engine.bound import Bounder, ball, bound
 from ipmgan.engine.checkpoint import load_latest
 from ipmgan.errors import UsageError
+from ipmgan.evaluation.bound import Bounder, ball, bound
 from ipmgan.functional import gaussian_js, gaussian_w1, js, noise_bound, spread
 
 LOG2 = math.log(2)

@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 import ipmgan
 from ipmgan.cli.app import app
 from ipmgan.data import MNIST, Digits, Gaussian, Grid25, ParallelLines, Ring8, Source, SwissRoll
-from ipmgan.engine.bracket import bracket, lower_end
-from ipmgan.engine.distance import distance
-from ipmgan.engine.fit import Parted
-from ipmgan.engine.methods import METHODS, make_method
-from ipmgan.engine.statistics import bootstrap, jackknife, permutation_p_value
 from ipmgan.engine.streams import Streams
+from ipmgan.evaluation.bracket import bracket, lower_end
+from ipmgan.evaluation.distance import distance
+from ipmgan.evaluation.fit import Parted
+from ipmgan.evaluation.methods import METHODS, make_method
+from ipmgan.evaluation.statistics import bootstrap, jackknife, permutation_p_value
 from ipmgan.functional import (
     discrete_energy_distance,
     exact_wasserstein,

@@ -24,11 +24,12 @@ from ipmgan.cli.app import main
 from ipmgan.config import configure
 from ipmgan.data import Resident, Sampler, SampleSpec
 from ipmgan.engine.checks import check
-from ipmgan.engine.evaluate import Evaluator, evaluate
-from ipmgan.engine.evaluation import Estimate
-from ipmgan.engine.pools import Pool, known, passes, read_samples
+from ipmgan.engine.facts import known
 from ipmgan.engine.streams import Streams
 from ipmgan.errors import CheckpointError, DataError, PairingError, UsageError
+from ipmgan.evaluation.evaluate import Evaluator, evaluate
+from ipmgan.evaluation.pools import Pool, passes, read_samples
+from ipmgan.evaluation.results import Estimate
 from ipmgan.metrics import Metric
 
 CPU = torch.device("cpu")
@@ -101,7 +102,7 @@ def test_a_law_without_end_is_drawn_afresh() -> None:
 
 
 def test_training_samples_are_all_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ipmgan.engine.pools.PASS", 5)
+    monkeypatch.setattr("ipmgan.evaluation.pools.PASS", 5)
     batches = passes(Resident(samples=torch.arange(12, dtype=torch.float32)[:, None]))
     assert batches is not None
     for _ in range(2):
@@ -416,6 +417,6 @@ def test_a_third_party_s_metric_of_the_first_kind_still_works(runs: Path, monkey
 
     with pytest.raises(UsageError, match="no metric 'gap'"):
         Evaluator(runs / "ring8", metrics=[Gap()])
-    monkeypatch.setattr("ipmgan.engine.evaluate.versions", lambda plugins: {})
+    monkeypatch.setattr("ipmgan.evaluation.evaluate.versions", lambda plugins: {})
     found = evaluate(runs / "ring8", metrics=[Gap()], repeats=2, out=runs / "gap.json")
     assert (found["gap"].real, found["gap"].generated) == (10, 10)

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 import ipmgan
 from ipmgan.cli.app import app
 from ipmgan.engine.checkpoint import load_latest
-from ipmgan.engine.frozen import Frozen, Held, accuracy, against, means, snapshot_of
-from ipmgan.engine.probe import Probe, costs, probe, read_probe
 from ipmgan.errors import CheckpointError, PairingError, UsageError
+from ipmgan.evaluation.frozen import Frozen, Held, accuracy, against, means
+from ipmgan.evaluation.probe import Probe, costs, probe, read_probe
 from ipmgan.objectives import EBGAN, MMD, WGAN, Minimax, NonSaturating
 from ipmgan.objectives.base import CriticKind
 from ipmgan.perturbations import Noise
@@ -38,7 +38,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def frozen(path: Path, **choices: Any) -> Frozen:
     run = ipmgan.load(path)
     settings = {"objective": "nonsaturating", "steps": 100, "seed": 0, "device": "cpu"}
-    return Frozen(snapshot_of(run), against(run, **{**settings, **choices}))
+    return Frozen(run.dir.snapshot(), against(run, **{**settings, **choices}))
 
 
 def put(made: Frozen, mean: float, std: float) -> None:
@@ -125,7 +125,7 @@ def test_the_generator_is_the_checkpoints_and_stays_it(line: Path) -> None:
     made.train(3)
     for key, value in made.parts.generator.state_dict().items():
         assert torch.equal(value, snapshot.tensors[f"generator.{key}"])
-    first = snapshot_of(ipmgan.load(line), 1)
+    first = ipmgan.load(line).dir.snapshot(1)
     assert first.step == 1
     assert not torch.equal(first.tensors["generator.0.bias"], snapshot.tensors["generator.0.bias"])
 
@@ -247,6 +247,6 @@ def test_a_probe_refuses_what_is_not_there(line: Path, tmp_path: Path) -> None:
         Probe(line, objective="wgna", **QUICK)
     with pytest.raises(UsageError, match="every"):
         Probe(line, **QUICK | {"every": 0})
-    damaged = attrs.evolve(snapshot_of(ipmgan.load(line)), tensors={"generator.0.weight": torch.zeros(1)})
+    damaged = attrs.evolve(ipmgan.load(line).dir.snapshot(), tensors={"generator.0.weight": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="does not fit"):
         Frozen(damaged, against(ipmgan.load(line), objective="minimax", steps=1, seed=0, device="cpu"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ipmgan.engine.bound import NoiseBound
+    from ipmgan.evaluation.bound import NoiseBound
 
 SELECTION = "name:key=value,..."
 
@@ -32,7 +32,7 @@ def bound(
     W1 <= 2 √V + 2 √2 C √JSD, with a discriminator trained at each strength of the noise.
     """
     from ipmgan.cli.output import print_json, say, shown
-    from ipmgan.engine.bound import Bounder
+    from ipmgan.evaluation.bound import Bounder
 
     if plot is not None and plot.suffix != ".png":
         raise typer.BadParameter(f"{plot}: must end in .png", param_hint="--plot")

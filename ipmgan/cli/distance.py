@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ipmgan.engine.bracket import Bracket, End
-    from ipmgan.engine.distance import Distance
+    from ipmgan.evaluation.bracket import Bracket, End
+    from ipmgan.evaluation.distance import Distance
 
 SELECTION = "name:key=value,..."
 NOT_SETTINGS = ("real", "fake", "plot", "json")
@@ -52,7 +52,7 @@ def distance(
     """
     settings: dict[str, Any] = {key: value for key, value in locals().items() if key not in NOT_SETTINGS}
     from ipmgan.cli.output import print_json, shown
-    from ipmgan.engine.distance import distance as measure
+    from ipmgan.evaluation.distance import distance as measure
 
     if plot is not None and (plot.suffix != ".png" or not plot.parent.is_dir()):
         raise typer.BadParameter(f"{plot}: must end in .png, in a folder that exists", param_hint="--plot")

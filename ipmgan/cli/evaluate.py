@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ipmgan.engine.evaluate import Evaluator
-    from ipmgan.engine.evaluation import Evaluation, Result
+    from ipmgan.evaluation.evaluate import Evaluator
+    from ipmgan.evaluation.results import Evaluation, Result
 
 SELECTION = "name:key=value,..."
 
@@ -33,7 +33,7 @@ def evaluate(
 ) -> None:
     """Compute metrics of a run's generator, or of stored samples, each over repeated draws."""
     from ipmgan.cli.output import print_json, say, shown
-    from ipmgan.engine.evaluate import Evaluator, place
+    from ipmgan.evaluation.evaluate import Evaluator, place
 
     evaluator = Evaluator(
         run,

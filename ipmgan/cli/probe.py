@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ipmgan.engine.probe import Probe
+    from ipmgan.evaluation.probe import Probe
 
 SELECTION = "name:key=value,..."
 
@@ -39,7 +39,7 @@ def probe(
     """Train a fresh critic against a run's frozen generator, and record the gradients that it would pass on."""
     given: dict[str, Any] = {key: value for key, value in locals().items() if key not in ("run", "json")}
     from ipmgan.cli.output import print_json, say, shown
-    from ipmgan.engine.probe import Probe
+    from ipmgan.evaluation.probe import Probe
 
     made = Probe(run, **given)
     marks = {round(len(made) * tenth / 10) for tenth in range(1, 11)}

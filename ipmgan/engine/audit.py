@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ipmgan.engine.build import Parts, build
 from ipmgan.engine.checks import check
-from ipmgan.engine.frozen import put_weights, snapshot_of
 from ipmgan.engine.measure import BOUND_EFFORT, unmoved
 from ipmgan.engine.run import Run
+from ipmgan.engine.state import put_weights
 from ipmgan.errors import PairingError, UsageError
 from ipmgan.lipschitz import Clip
 from ipmgan.lipschitz.audit import Audit, audit
@@ -90,7 +90,7 @@ def audit_run(
     config = attrs.evolve(opened.config, schedule=attrs.evolve(opened.config.schedule, device=device))
     if config.critic is None:
         raise PairingError(f"{opened.path} has no critic to audit: {config.objective.name} was trained without one")
-    snapshot = snapshot_of(opened, checkpoint)
+    snapshot = opened.dir.snapshot(checkpoint)
     check(config)
     parts = build(config)
     assert parts.critic is not None

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ipmgan.config import RunConfig
 from ipmgan.engine.build import choose_device, critic_kind, make_networks
-from ipmgan.engine.pools import known
+from ipmgan.engine.facts import known
 from ipmgan.engine.streams import Streams
 from ipmgan.errors import PairingError, PluginError, UsageError
 from ipmgan.objectives.base import CriticKind

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from ipmgan.engine.build import Parts
-from ipmgan.engine.pools import known
+from ipmgan.engine.facts import known
 from ipmgan.engine.step import Step
 from ipmgan.lipschitz import Certificate, lipschitz_bound
 

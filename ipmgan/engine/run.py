@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from ipmgan.config import RunConfig
 from ipmgan.data.base import Source
-from ipmgan.engine import checkpoint
 from ipmgan.engine.build import choose_device
 from ipmgan.engine.measure import generate
 from ipmgan.engine.rundir import RunDir
+from ipmgan.engine.state import put_weights
 from ipmgan.engine.streams import Streams
-from ipmgan.errors import CheckpointError, UsageError
+from ipmgan.errors import UsageError
 from ipmgan.networks.base import Network
 from ipmgan.settings import Latent
 
@@ -69,18 +69,11 @@ class Run:
         return self._generators[average, place]
 
     def _load(self, average: bool) -> nn.Module:
-        snapshot = checkpoint.load_latest(self.dir.checkpoints)
-        if snapshot is None:
-            raise CheckpointError(f"{self.path} has no checkpoint yet: train it with: ipmgan resume {self.path}")
+        snapshot = self.dir.snapshot()
         family: Network = self.dir.part("generator")
         with Streams(0, torch.device("cpu")).initialising("generator-weights"):
             generator = family.generator(self.dir.part("latent").dim, self.source.spec())
-        prefix = "average.module." if average and self.settings.get("average") else "generator."
-        state = {key.removeprefix(prefix): value for key, value in snapshot.tensors.items() if key.startswith(prefix)}
-        try:
-            generator.load_state_dict(state)
-        except RuntimeError as error:
-            raise CheckpointError(f"the checkpoint does not fit the run's configuration: {error}") from error
+        put_weights(generator, snapshot, "average.module" if average and self.settings.get("average") else "generator")
         return generator
 
     def sample(self, count: int, *, seed: int = 0, average: bool = True, device: str = "auto") -> Tensor:

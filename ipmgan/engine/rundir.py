@@ -16,7 +16,8 @@ import filelock
 
 from ipmgan.config import RunConfig, from_table, part, read_toml
 from ipmgan.engine import checkpoint
-from ipmgan.errors import CheckpointError, UsageError
+from ipmgan.engine.checkpoint import Snapshot
+from ipmgan.errors import CheckpointError, UsageError, choose_from
 from ipmgan.selection import Table
 
 DEFAULT_PARENT = Path("runs")
@@ -99,6 +100,18 @@ class RunDir:
         table = self.table()
         with self._naming_what_is_missing():
             return part(table, key)
+
+    def snapshot(self, step: int | None = None) -> Snapshot:
+        """The checkpoint of a step, or the last valid one; raises `CheckpointError` where there is none."""
+        if step is None:
+            last = checkpoint.load_latest(self.checkpoints)
+            if last is None:
+                raise CheckpointError(f"{self.path} has no checkpoint yet: train it with: ipmgan resume {self.path}")
+            return last
+        kept = checkpoint.steps(self.checkpoints)
+        if step not in kept:
+            raise CheckpointError(choose_from(f"checkpoint of {self.path} at step", step, map(str, kept)))
+        return checkpoint.load(checkpoint.path_of(self.checkpoints, step))
 
     @contextlib.contextmanager
     def _naming_what_is_missing(self) -> Iterator[None]:

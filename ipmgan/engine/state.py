@@ -60,6 +60,14 @@ def restore(parts: Parts, step: Step, snapshot: Snapshot) -> None:
         raise CheckpointError(f"the checkpoint does not fit the run's configuration: {error}") from error
 
 
+def put_weights(net: nn.Module, snapshot: Snapshot, name: str) -> None:
+    """Give a network the weights and buffers that a snapshot has under a name; raises `CheckpointError` for others."""
+    try:
+        net.load_state_dict(_under(snapshot.tensors, name))
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint does not fit the run's configuration: {error}") from error
+
+
 def flat_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """An optimiser's state and settings by the names of the module's parameters; nothing before its first step."""
     if not optimizer.state:

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ipmgan.charts import draw_bound
 from ipmgan.engine.build import Data
-from ipmgan.engine.frozen import Frozen, against, means, snapshot_of
 from ipmgan.engine.measure import unmoved
 from ipmgan.engine.run import Run
 from ipmgan.errors import UsageError
+from ipmgan.evaluation.frozen import Frozen, against, means
 from ipmgan.functional.noised import noise_bound, spread
 from ipmgan.objectives import NonSaturating
 from ipmgan.perturbations import Noise
@@ -136,7 +136,7 @@ class Bounder:
         self._run = run if isinstance(run, Run) else Run(run)
         given = {key: value for key, value in settings.items() if value is not None}
         made: Settings = build(Settings, given, what="a bound")
-        self.settings, self._snapshot = made, snapshot_of(self._run, made.checkpoint)
+        self.settings, self._snapshot = made, self._run.dir.snapshot(made.checkpoint)
         chosen = {"critic": critic, "critic_optimizer": critic_optimizer}
         self._config = against(
             self._run, objective=NonSaturating(), steps=made.steps, seed=made.seed, device=made.device, **chosen

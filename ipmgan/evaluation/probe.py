@@ -11,10 +11,10 @@ from typing import Any
 import attrs
 
 from ipmgan.charts import draw_probe
-from ipmgan.engine.frozen import Frozen, Held, against, means, snapshot_of
 from ipmgan.engine.run import Run
 from ipmgan.engine.rundir import writing
 from ipmgan.errors import CheckpointError, UsageError
+from ipmgan.evaluation.frozen import Frozen, Held, against, means
 from ipmgan.objectives import WGAN, Minimax, NonSaturating
 from ipmgan.objectives.base import CriticKind, Objective
 from ipmgan.plugin import option
@@ -71,7 +71,7 @@ class Probe:
         self.run = run if isinstance(run, Run) else Run(run)
         given = {key: value for key, value in settings.items() if value is not None}
         self.settings: Settings = build(Settings, given, what="a probe")
-        made, self._snapshot = self.settings, snapshot_of(self.run, self.settings.checkpoint)
+        made, self._snapshot = self.settings, self.run.dir.snapshot(self.settings.checkpoint)
         chosen = {"lipschitz": lipschitz, "critic": critic, "critic_optimizer": critic_optimizer}
         self.config = against(
             self.run, objective=objective, steps=made.steps, seed=made.seed, device=made.device, **chosen

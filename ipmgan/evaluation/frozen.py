@@ -8,18 +8,18 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ipmgan.config import RunConfig, configure
-from ipmgan.engine import checkpoint
 from ipmgan.engine.build import Data, build
 from ipmgan.engine.checkpoint import Snapshot
 from ipmgan.engine.checks import check
 from ipmgan.engine.losses import GeneratorLoss
 from ipmgan.engine.measure import unmoved
 from ipmgan.engine.run import Run
+from ipmgan.engine.state import put_weights
 from ipmgan.engine.step import Step
-from ipmgan.errors import CheckpointError, PairingError, choose_from
+from ipmgan.errors import PairingError
 from ipmgan.objectives.base import CriticKind, Objective
 from ipmgan.perturbations.base import Perturbation
 from ipmgan.registry import registry
@@ -43,30 +43,6 @@ class Held(Perturbation):
     def perturb(self, samples: Tensor, drawn: Tensor | None) -> Tensor:
         """As ever."""
         return self.inner.perturb(samples, drawn)
-
-
-def snapshot_of(run: Run, step: int | None = None) -> Snapshot:
-    """A run's checkpoint at a step, or its last valid one; raises `CheckpointError` where there is none."""
-    folder = run.dir.checkpoints
-    if step is None:
-        last = checkpoint.load_latest(folder)
-        if last is None:
-            raise CheckpointError(f"{run.path} has no checkpoint yet: train it with: ipmgan resume {run.path}")
-        return last
-    kept = checkpoint.steps(folder)
-    if step not in kept:
-        raise CheckpointError(choose_from(f"checkpoint of {run.path} at step", step, map(str, kept)))
-    return checkpoint.load(checkpoint.path_of(folder, step))
-
-
-def put_weights(net: nn.Module, snapshot: Snapshot, name: str) -> None:
-    """Give a network the weights and buffers that the snapshot has under a name."""
-    prefix = f"{name}."
-    state = {key.removeprefix(prefix): value for key, value in snapshot.tensors.items() if key.startswith(prefix)}
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(f"the checkpoint does not fit the run's configuration: {error}") from error
 
 
 def against(run: Run, *, objective: str | Objective, steps: int, seed: int, device: str, **choices: Any) -> RunConfig:

@@ -11,13 +11,13 @@ import attrs
 from torch import Tensor, nn
 
 from ipmgan.data.base import Source, Split
-from ipmgan.engine import checkpoint
 from ipmgan.engine.build import choose_device
-from ipmgan.engine.evaluation import Evaluation, Result
-from ipmgan.engine.pools import Pool, known, passes, read_samples
+from ipmgan.engine.facts import known
 from ipmgan.engine.run import Run
 from ipmgan.engine.streams import Streams, seed_of
-from ipmgan.errors import CheckpointError, DataError, UsageError, choose_from
+from ipmgan.errors import DataError, UsageError, choose_from
+from ipmgan.evaluation.pools import Pool, passes, read_samples
+from ipmgan.evaluation.results import Evaluation, Result
 from ipmgan.metrics import BUILTIN
 from ipmgan.metrics.base import Comparison, Metric, Reading
 from ipmgan.registry import registry, table_of, versions
@@ -148,10 +148,6 @@ class Evaluator:
         shapes = [part.spec().shape for part in (run.source, source or run.source)]
         if shapes[0] != shapes[1]:
             raise UsageError(f"the run's samples are {shapes[0]}, and those of --source {shapes[1]}")
-        valid = (s for s in reversed(checkpoint.steps(run.dir.checkpoints)) if checkpoint.is_valid(_at(run, s)))
-        step = next(valid, None)
-        if step is None:
-            raise CheckpointError(f"{run.path} has no checkpoint yet: train it with: ipmgan resume {run.path}")
 
         def draw(count: int, repeat: int) -> Tensor:
             seed = seed_of(self.seed, "evaluate-generated", repeat)
@@ -160,7 +156,7 @@ class Evaluator:
         return Subject(
             title=str(run.path),
             path=run.path,
-            step=step,
+            step=run.dir.snapshot().step,
             source=source or run.source,
             size=None,
             draw=draw,
@@ -262,10 +258,6 @@ def _source(given: str | Source | None) -> Source | None:
     made = registry().make("source", given) if isinstance(given, str) else given
     assert made is None or isinstance(made, Source)
     return made
-
-
-def _at(run: Run, step: int) -> Path:
-    return checkpoint.path_of(run.dir.checkpoints, step)
 
 
 def _split(name: str) -> Split:

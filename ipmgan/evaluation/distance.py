@@ -14,16 +14,16 @@ from torch import Tensor
 
 from ipmgan.config import RunConfig
 from ipmgan.data.base import SampleSpec
-from ipmgan.engine.bracket import Bracket, End, bracket, lower_end
 from ipmgan.engine.build import choose_device
 from ipmgan.engine.checks import check
-from ipmgan.engine.fit import Fitted, Parted, critic_config, fit
 from ipmgan.engine.measure import BOUND_EFFORT
-from ipmgan.engine.methods import Exact, Method, make_method
-from ipmgan.engine.sides import SPLITS, Given, Side, open_sides, take_sides
-from ipmgan.engine.statistics import around, bootstrap, jackknife, permutation_p_value
 from ipmgan.engine.streams import Streams
 from ipmgan.errors import UsageError
+from ipmgan.evaluation.bracket import Bracket, End, bracket, lower_end
+from ipmgan.evaluation.fit import Fitted, Parted, critic_config, fit
+from ipmgan.evaluation.methods import Exact, Method, make_method
+from ipmgan.evaluation.sides import SPLITS, Given, Side, open_sides, take_sides
+from ipmgan.evaluation.statistics import around, bootstrap, jackknife, permutation_p_value
 from ipmgan.lipschitz import Certificate, lipschitz_bound
 from ipmgan.objectives.base import CriticKind, Objective
 from ipmgan.plugin import Quantity, option
@@ -148,8 +148,8 @@ def distance(real: Given, fake: Given, *, method: str = CRITIC, **settings: Any)
         real: the side where the critic is high.
         fake: the other side.
         method: ``critic``, or ``exact``, ``sinkhorn``, ``sliced``, ``energy``, ``mmd``, with options after a colon.
-        settings: those of `ipmgan.engine.distance.Settings`; and, for ``critic``, `objective` (wgan), `lipschitz` (gp
-            where the objective needs one), `critic` and `critic_optimizer`, as for `ipmgan.train`.
+        settings: those of `ipmgan.evaluation.distance.Settings`; and, for ``critic``, `objective` (wgan), `lipschitz`
+            (gp where the objective needs one), `critic` and `critic_optimizer`, as for `ipmgan.train`.
 
     Returns:
         The estimate with its interval, and what else is known.

@@ -4,43 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ipmgan.data.base import Resident, Sampler, Samples, SampleSpec, Source, to_interval
+from ipmgan.data.base import Resident, Sampler, Samples, SampleSpec, to_interval
 from ipmgan.data.decode import read_image
 from ipmgan.data.folder import SUFFIXES
 from ipmgan.engine.streams import Streams
 from ipmgan.errors import DataError, UsageError, choose_from
-from ipmgan.metrics.base import Comparison, Modes
 
-CPU = torch.device("cpu")
 FILES = (".npy", ".npz", ".safetensors")
 PASS = 8192
 """Samples that a pass over all of them has in memory at a time."""
-
-
-@runtime_checkable
-class Mixture(Protocol):
-    """A source that knows the modes of its law."""
-
-    def mode_centres(self) -> Tensor:
-        """(K, D)."""
-
-    def mode_std(self) -> float:
-        """That of each mode."""
-
-
-def known(source: Source, device: torch.device = CPU) -> Comparison:
-    """A comparison without samples yet, with what a source tells of its own."""
-    spec = source.spec()
-    modes = Modes(centres=source.mode_centres(), std=source.mode_std()) if isinstance(source, Mixture) else None
-    none = torch.empty(0, *spec.shape, device=device)
-    return Comparison(real=none, fake=none, bounds=spec.bounds, modes=modes)
 
 
 class Pool:

@@ -6,9 +6,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from ipmgan.engine.methods import Exact, mean_error
-from ipmgan.engine.statistics import quantile
 from ipmgan.engine.streams import Streams
+from ipmgan.evaluation.methods import Exact, mean_error
+from ipmgan.evaluation.statistics import quantile
 from ipmgan.functional.transport import sliced_witness
 
 
