@@ -329,6 +329,9 @@ def test_sides(tmp_path: Path) -> None:
         values.add(round(found.estimate, 5))
     assert len(values) == 1
     assert distance(rows[:, 0], rows[:, 1], method="exact").counts == {"real": 60, "fake": 60}
+    for name in ("numbers.npy", "numbers.npz"):
+        (np.save if name.endswith("y") else np.savez)(tmp_path / name, rows[:, 0].numpy())
+        assert distance(tmp_path / name, "gaussian:mean=[0.0]", method="sliced").counts["real"] == 60
     assert distance(Ring8(), "ring8:std=0.3", method="sliced", samples=500).counts == {"real": 500, "fake": 500}
     held_out = distance("digits", "digits:held_out=0.5", method="sliced", split="held-out").counts
     assert held_out == {"real": 359, "fake": 898}
@@ -382,6 +385,25 @@ def test_a_folder_takes_its_size_from_the_other_side(tmp_path: Path) -> None:
         assert found.fake.samples.shape[1:] == (1, 8, 8)
         assert found.real.samples.shape[1:] == (1, 8, 8)
     assert distance(tmp_path, tmp_path, method="energy", matrix_samples=12).real.samples.shape == (20, 3, 64, 64)
+
+
+def test_stored_samples_that_cannot_be_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "two.npz", real=np.zeros((30, 2)), other=np.zeros((30, 2)))
+    np.savez(tmp_path / "words.npz", np.array(["a"] * 30))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:-60])
+    np.save(tmp_path / "complex.npy", np.zeros(30, complex))
+    (tmp_path / "text.npz").write_text("no numbers")
+    for name, words in {
+        "two.npz": "no array in .*two.npz named 'samples'.*Allowed: other, real",
+        "words.npz": "must be real numbers",
+        "cut.npz": "cannot read",
+        "text.npz": "cannot read",
+        "complex.npy": "must be real numbers",
+    }.items():
+        with pytest.raises(ipmgan.DataError, match=words):
+            distance(tmp_path / name, "ring8")
+    np.savez(tmp_path / "named.npz", samples=np.arange(60.0).reshape(30, 2), labels=np.zeros(30))
+    assert distance(tmp_path / "named.npz", "ring8", method="sliced").counts["real"] == 30
 
 
 @pytest.mark.parametrize(

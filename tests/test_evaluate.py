@@ -28,8 +28,9 @@ from ipmgan.engine.facts import known
 from ipmgan.engine.streams import Streams
 from ipmgan.errors import CheckpointError, DataError, PairingError, UsageError
 from ipmgan.evaluation.evaluate import Evaluator, evaluate
-from ipmgan.evaluation.pools import Pool, passes, read_samples
+from ipmgan.evaluation.pools import Pool, passes
 from ipmgan.evaluation.results import Estimate
+from ipmgan.evaluation.stored import read_samples
 from ipmgan.metrics import Metric
 
 CPU = torch.device("cpu")

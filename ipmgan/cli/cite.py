@@ -37,13 +37,12 @@ def _listed(entries: Iterable[Entry]) -> str:
 def _of_run(path: Path) -> Iterator[Entry]:
     """The plugins of a run, or of replicates, of which a first one stands for all; a warning for each that is gone."""
     from ipmgan.cli.output import say
-    from ipmgan.engine.replicates import Replicates
     from ipmgan.engine.run import load
+    from ipmgan.engine.rundir import RunDir, seeds_at
     from ipmgan.errors import UsageError
     from ipmgan.registry import registry
 
-    one = sorted(path.glob("*/config.toml"))[0].parent if Replicates.at(path) else path
-    for kind, name in _selected(load(one).settings):
+    for kind, name in _selected(load(next(filter(RunDir.at, seeds_at(path)), path)).settings):
         try:
             yield registry().find(kind, name)
         except UsageError as error:

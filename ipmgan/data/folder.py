@@ -74,10 +74,16 @@ class Folder(Source):
         root = Path(self.root).expanduser()
         if not root.is_dir():
             raise DataError(f"no folder {root}: give root=DIR")
-        found = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if _is_image(path, root)}
+        found = image_files(root)
         held = held_out_count(len(found), self.held_out, f"the folder {root}")
         ranked = sorted(found, key=lambda name: hashlib.blake2b(name.encode()).digest())
         return tuple(found[name] for name in sorted(ranked[:held] if split == "held-out" else ranked[held:]))
+
+
+def image_files(root: Path) -> dict[str, Path]:
+    """The images of a folder and the folders in it, by their sorted names from there; what is hidden is passed over."""
+    found = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if _is_image(path, root)}
+    return dict(sorted(found.items()))
 
 
 def _is_image(path: Path, root: Path) -> bool:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import attrs
-import numpy as np
 import torch
 from torch import Tensor
 
+from ipmgan.data.arrays import StoredArray, open_array
 from ipmgan.data.base import Resident, SampleSpec, Source, Split
 from ipmgan.data.split import check_bounds, split_indices
-from ipmgan.errors import DataError, UsageError, choose_from
+from ipmgan.errors import DataError, UsageError
 from ipmgan.plugin import Training, option
 
 
@@ -29,7 +28,7 @@ class TensorFile(Source):
     defaults = Training(steps=10_000, generator="mlp", latent="normal:dim=32")
 
     path: str = option(help="the file, .npy or .safetensors")
-    key: str | None = option(None, help="name of the tensor in a .safetensors file with several")
+    key: str | None = option(None, help="name of the tensor in a .safetensors file with several; else samples")
     bounds: tuple[float, float] | None = option(None, help="the interval of the numbers; unbounded if not given")
     held_out: float = option(0.1, help="share of the rows that is held out", above=0, at_most=0.9)
 
@@ -39,24 +38,23 @@ class TensorFile(Source):
 
     def spec(self) -> SampleSpec:
         """The shape of a row, from the file's header."""
-        shape, pixels = self._header()
-        if len(shape) not in (2, 4) or 0 in shape:
-            raise DataError(f"{self.path} holds an array {shape}: must be (N, D) or (N, channels, height, width)")
-        return SampleSpec(shape=shape[1:], bounds=self._interval(pixels))
+        return self._spec(self._array())
 
     def open(self, split: Split) -> Resident:
         """The rows of the split."""
-        spec = self.spec()
-        rows = self._rows()
-        if rows.dtype != torch.uint8:
-            if rows.is_complex():
-                raise DataError(f"{self.path} holds complex numbers: must be real")
+        array = self._array()
+        spec, rows = self._spec(array), array.read()
+        if not array.pixels:
             rows = rows.to(torch.float32)
             self._check(rows, spec.bounds)
         return Resident(samples=rows[split_indices(len(rows), self.held_out, split, self.path)], bounds=spec.bounds)
 
-    def _interval(self, pixels: bool) -> tuple[float, float] | None:
-        return (-1.0, 1.0) if pixels and self.bounds is None else self.bounds
+    def _spec(self, array: StoredArray) -> SampleSpec:
+        shape = array.shape
+        if len(shape) not in (2, 4) or 0 in shape:
+            raise DataError(f"{self.path} holds an array {shape}: must be (N, D) or (N, channels, height, width)")
+        pixels = array.pixels and self.bounds is None
+        return SampleSpec(shape=shape[1:], bounds=(-1.0, 1.0) if pixels else self.bounds)
 
     def _check(self, rows: Tensor, bounds: tuple[float, float] | None) -> None:
         wrong = ~rows.isfinite()
@@ -70,51 +68,10 @@ class TensorFile(Source):
             value = rows.flatten(1)[row, column].item()
             raise DataError(f"{self.path}: row {row}, column {column} (counted from 0) is {value}: {rule}")
 
-    def _header(self) -> tuple[tuple[int, ...], bool]:
-        if self._suffix() == ".npy":
-            array = self._numpy()
-            return tuple(array.shape), array.dtype == np.uint8
-        with self._safetensors() as file:
-            part = file.get_slice(self._key(file))
-            return tuple(part.get_shape()), part.get_dtype() == "U8"
-
-    def _rows(self) -> Tensor:
-        if self._suffix() == ".npy":
-            array = np.array(self._numpy(), order="C")
-            return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
-        with self._safetensors() as file:
-            rows: Tensor = file.get_tensor(self._key(file))
-            return rows
-
-    def _suffix(self) -> str:
+    def _array(self) -> StoredArray:
         path = Path(self.path).expanduser()
         if path.suffix not in (".npy", ".safetensors"):
             raise UsageError(f"path = {self.path!r}: must end in .npy or .safetensors")
         if not path.is_file():
             raise DataError(f"no file {path}: give path=FILE")
-        return path.suffix
-
-    def _numpy(self) -> Any:
-        try:
-            array = np.load(Path(self.path).expanduser(), mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError, SyntaxError) as error:
-            raise DataError(f"cannot read {self.path}: {error}") from error
-        if array.dtype.kind not in "biuf":
-            raise DataError(f"{self.path} holds {array.dtype}: must be real numbers")
-        return array
-
-    def _safetensors(self) -> Any:
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            return safe_open(Path(self.path).expanduser(), framework="pt")
-        except (OSError, SafetensorError) as error:
-            raise DataError(f"cannot read {self.path}: {error}") from error
-
-    def _key(self, file: Any) -> str:
-        keys = list(file.keys())
-        if self.key is None and len(keys) == 1:
-            return str(keys[0])
-        if self.key is None or self.key not in keys:
-            raise DataError(choose_from(f"tensor in {self.path} named", self.key or "", keys))
-        return self.key
+        return open_array(path, self.key)

@@ -17,7 +17,7 @@ from ipmgan.engine.checks import check
 from ipmgan.engine.loop import Trainer, resolved
 from ipmgan.engine.measure import Clock
 from ipmgan.engine.run import Run
-from ipmgan.engine.rundir import RunDir
+from ipmgan.engine.rundir import SEED, RunDir, seeds_at
 from ipmgan.engine.step import Step
 from ipmgan.engine.tracking import check_trackers
 from ipmgan.engine.vector import VectorStep, check_vectorised
@@ -25,7 +25,6 @@ from ipmgan.engine.ways import way
 from ipmgan.errors import CheckpointError, DivergedError, UsageError
 from ipmgan.registry import versions
 
-SEED = "seed-"
 COUNTS = ("step", "critic_steps", "steps_per_second", "samples_per_second")
 """What is no quantity of a run's quality."""
 
@@ -74,12 +73,9 @@ class Replicates:
     @classmethod
     def resume(cls, path: str | Path, *, steps: int | None = None) -> Replicates:
         """The replicates under a directory, each put to its last valid checkpoint; raises as `Trainer.resume` does."""
-        places = sorted(
-            (place for place in Path(path).glob(f"{SEED}*") if place.name.removeprefix(SEED).isdecimal()),
-            key=lambda place: int(place.name.removeprefix(SEED)),
-        )
+        places = seeds_at(path)
         if not places:
-            raise CheckpointError(f"{path} holds no replicates: it has no {SEED}* directories")
+            raise CheckpointError(f"{path} holds no replicates: it has no {SEED}*/config.toml")
         data = Data.of(RunDir(places[0]).config())
         made = cls.__new__(cls)
         made._prepare(Path(path), [Trainer.resume(place, steps=steps, data=data) for place in places])
@@ -89,7 +85,7 @@ class Replicates:
     @staticmethod
     def at(path: str | Path) -> bool:
         """Whether replicates lie there."""
-        return any(Path(path).glob(f"{SEED}*/config.toml"))
+        return bool(seeds_at(path))
 
     @property
     def step(self) -> int:

@@ -21,6 +21,8 @@ from ipmgan.errors import CheckpointError, UsageError, choose_from
 from ipmgan.selection import Table
 
 DEFAULT_PARENT = Path("runs")
+SEED = "seed-"
+"""What the directories of replicates begin with."""
 NO_PLUGINS = ("python", "torch")
 """What a checkpoint has the version of, and offers no plugins."""
 
@@ -53,6 +55,11 @@ class RunDir:
         return run
 
     @staticmethod
+    def at(path: str | Path) -> bool:
+        """Whether a run lies there."""
+        return (Path(path) / "config.toml").is_file()
+
+    @staticmethod
     def refuse_taken(path: Path) -> None:
         """Raise `UsageError` where something is in the way of a new run."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -80,7 +87,9 @@ class RunDir:
     def table(self) -> Table:
         """The configuration as it is written, whatever is installed; raises `CheckpointError` where this is no run."""
         if not self.config_file.is_file():
-            raise CheckpointError(f"{self.path} is not a run: it has no config.toml")
+            seeds = ", ".join(map(str, seeds_at(self.path)))
+            several = f"holds runs of several seeds: give one of them, {seeds}"
+            raise CheckpointError(f"{self.path} {several if seeds else 'is not a run: it has no config.toml'}")
         try:
             return read_toml(self.config_file)
         except UsageError as error:
@@ -180,6 +189,12 @@ class RunDir:
         """Drop the metrics of later steps."""
         kept = "".join(json.dumps(record) + "\n" for record in self.metrics() if record["step"] <= step)
         _replace(self.metrics_file, kept)
+
+
+def seeds_at(path: str | Path) -> list[Path]:
+    """The directories of replicates that lie there, in the order of their seeds; none where nobody trained any."""
+    found = [place for place in Path(path).glob(f"{SEED}*") if place.name.removeprefix(SEED).isdecimal()]
+    return sorted(found, key=lambda place: int(place.name.removeprefix(SEED))) if any(map(RunDir.at, found)) else []
 
 
 @contextlib.contextmanager

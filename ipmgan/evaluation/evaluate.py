@@ -16,8 +16,9 @@ from ipmgan.engine.facts import known
 from ipmgan.engine.run import Run
 from ipmgan.engine.streams import Streams, seed_of
 from ipmgan.errors import DataError, UsageError, choose_from
-from ipmgan.evaluation.pools import Pool, passes, read_samples
+from ipmgan.evaluation.pools import Pool, passes
 from ipmgan.evaluation.results import Evaluation, Result
+from ipmgan.evaluation.stored import is_run, read_samples
 from ipmgan.metrics import BUILTIN
 from ipmgan.metrics.base import Comparison, Metric, Reading
 from ipmgan.registry import registry, table_of, versions
@@ -247,11 +248,6 @@ def place(evaluator: Evaluator, out: str | Path | None) -> Path | None:
     if out is not None:
         return Path(out)
     return evaluator.subject.path / FILE if evaluator.subject.step is not None else None
-
-
-def is_run(what: str | Path | Run) -> bool:
-    """Whether this is a run, or the directory of one."""
-    return isinstance(what, Run) or (Path(what) / "config.toml").is_file()
 
 
 def _source(given: str | Source | None) -> Source | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ipmgan.data import Folder, Sampler, SampleSpec, Source, Split, TensorFile
+from ipmgan.data import Folder, Sampler, SampleSpec, Source, Split
+from ipmgan.data.arrays import check_real, tensor_of
 from ipmgan.engine.feed import Feed
 from ipmgan.engine.run import Run, load
 from ipmgan.engine.streams import Streams
 from ipmgan.errors import DataError, UsageError, choose_from
+from ipmgan.evaluation.stored import PIXELS, find, samples_of
 from ipmgan.registry import registry
 
 Given = Tensor | np.ndarray[Any, Any] | Source | Run | str | Path
 """What may stand on a side: samples (N, ...), a source, a run, or the text for one of them."""
 RUN = "run:"
-FILES = (".npy", ".safetensors")
 SPLITS = ("all", "train", "held-out")
 LEAST = 20
 """Samples a side, with fewer of which nothing can be fitted, checked and tested."""
@@ -42,6 +42,16 @@ class Opened:
 
     label: str
     origin: Tensor | Source | Run
+    bare: bool = False
+    """It is a folder of images, given without their size."""
+
+    def like(self, other: SampleSpec) -> Opened:
+        """A bare folder with the size, the channels and the interval of other images; anything else as it is."""
+        if not (self.bare and isinstance(self.origin, Folder) and len(other.shape) == 3):
+            return self
+        channels, size, _ = other.shape
+        folder = attrs.evolve(self.origin, size=size, channels=channels, bounds=other.bounds or PIXELS)
+        return attrs.evolve(self, origin=folder)
 
     @property
     def spec(self) -> SampleSpec:
@@ -80,9 +90,8 @@ def open_sides(real: Given, fake: Given) -> tuple[Opened, Opened]:
 
     Raises `UsageError` for what is no source, file, folder or run, and where the sides' samples are not alike.
     """
-    first = _open(real, None) if not _bare_folder(real) else None
-    second = _open(fake, first.spec if first else None)
-    first = first or _open(real, second.spec)
+    first, second = _open(real), _open(fake)
+    first, second = first.like(second.spec), second.like(first.spec)
     one, other = first.spec, second.spec
     if one.shape != other.shape:
         raise UsageError(
@@ -132,11 +141,12 @@ def _shared(real: Tensor, fake: Tensor) -> int:
     return 0 if repeats else len(rows[0] & rows[1])
 
 
-def _open(given: Given, like: SampleSpec | None) -> Opened:
+def _open(given: Given) -> Opened:
     if isinstance(given, Tensor):
-        return Opened(label=f"a tensor {tuple(given.shape)}", origin=_checked(given, "the tensor"))
+        return Opened(label=f"a tensor {tuple(given.shape)}", origin=samples_of(given, "the tensor"))
     if isinstance(given, np.ndarray):
-        return Opened(label=f"an array {given.shape}", origin=_checked(_tensor(given, "the array"), "the array"))
+        check_real(given, "the array")
+        return Opened(label=f"an array {given.shape}", origin=samples_of(tensor_of(given), "the array"))
     if isinstance(given, Run):
         return Opened(label=f"{RUN}{given.path}", origin=given)
     if isinstance(given, Source):
@@ -148,63 +158,12 @@ def _open(given: Given, like: SampleSpec | None) -> Opened:
         made = registry().make("source", text)
         assert isinstance(made, Source)
         return Opened(label=text, origin=made)
-    return Opened(label=text, origin=_from_path(Path(text).expanduser(), text, like))
-
-
-def _from_path(path: Path, text: str, like: SampleSpec | None) -> Tensor | Source | Run:
-    if path.is_dir():
-        if (path / "config.toml").is_file():
-            return load(path)
-        if like is None or len(like.shape) != 3:
-            return Folder(root=str(path))
-        channels, size, _ = like.shape
-        return Folder(root=str(path), size=size, channels=channels, bounds=like.bounds or (-1.0, 1.0))
-    if path.suffix == ".npz" and path.is_file():
-        return _checked(_tensor(_only_array(path), text), text)
-    if path.suffix in FILES and path.is_file():
-        return TensorFile(path=str(path))
-    known = choose_from("source", text.partition(":")[0], registry().names("source"))
-    raise UsageError(f"{known}\nNor is {text!r} a folder, a .npy, .npz or .safetensors file, or {RUN}DIRECTORY")
-
-
-def _bare_folder(given: Given) -> bool:
-    if not isinstance(given, str | Path) or str(given).partition(":")[0] in registry().names("source"):
-        return False
-    path = Path(given).expanduser()
-    return path.is_dir() and not (path / "config.toml").is_file()
-
-
-def _only_array(path: Path) -> np.ndarray[Any, Any]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if len(file.files) != 1:
-                raise DataError(f"{path} holds {len(file.files)} arrays: must be one; save the others elsewhere")
-            array: np.ndarray[Any, Any] = file[file.files[0]]
-            return array
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-
-
-def _tensor(array: np.ndarray[Any, Any], what: str) -> Tensor:
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{what} holds {array.dtype}: must be real numbers")
-    return torch.from_numpy(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("="), copy=False))
-
-
-def _checked(samples: Tensor, what: str) -> Tensor:
-    """Samples as they are, or numbers as vectors of one; pixels (uint8) as -1..1."""
-    if samples.is_complex():
-        raise DataError(f"{what} holds complex numbers: must be real")
-    if samples.ndim == 1:
-        samples = samples[:, None]
-    if samples.ndim not in (2, 4) or 0 in samples.shape:
-        shape = tuple(samples.shape)
-        raise DataError(f"{what} has shape {shape}: must be (N,), (N, D) or (N, channels, height, width)")
-    pixels = samples.dtype == torch.uint8
-    samples = samples.detach().to(torch.float32)
-    if not bool(samples.isfinite().all()):
-        raise DataError(f"{what} holds numbers that are not finite")
-    return samples * (2 / 255) - 1 if pixels else samples
+    path = Path(text).expanduser()
+    found = find(path)
+    if found is None:
+        known = choose_from("source", text.partition(":")[0], registry().names("source"))
+        raise UsageError(f"{known}\nNor is {text!r} a folder, a .npy, .npz or .safetensors file, or {RUN}DIRECTORY")
+    return Opened(label=text, origin=found, bare=isinstance(found, Folder))
 
 
 def _from_source(source: Source, count: int, split: str, streams: Streams, stream: str) -> Tensor:
