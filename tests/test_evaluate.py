@@ -421,3 +421,55 @@ def test_a_third_party_s_metric_of_the_first_kind_still_works(runs: Path, monkey
     monkeypatch.setattr("ipmgan.evaluation.evaluate.versions", lambda plugins: {})
     found = evaluate(runs / "ring8", metrics=[Gap()], repeats=2, out=runs / "gap.json")
     assert (found["gap"].real, found["gap"].generated) == (10, 10)
+
+
+@pytest.fixture(scope="module")
+def replicates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("replicates") / "ring"
+    ipmgan.train(**TINY, source="ring8", replicates=3, seed=9, out=path)
+    return path
+
+
+def test_every_seed_of_replicates_is_evaluated(replicates: Path, ipmgan_: Any) -> None:
+    chosen = ["--metric", "sliced-wasserstein", "--metric", "modes", "--samples", "60", "--repeats", "2"]
+    code, printed, told = ipmgan_("evaluate", str(replicates), *chosen)
+    assert code == 0
+    assert "step 2, against ring8, held-out; 3 seeds, means over 2 draws each" in printed
+    assert "high_quality" in printed
+    assert "seed-9, sliced-wasserstein, draw 1 of 2" in told
+    saved = json.loads((replicates / "evaluation.json").read_text())
+    values = []
+    for number, seed in enumerate((9, 10, 11)):
+        alone = evaluate(replicates / f"seed-{seed}", metrics=["sliced-wasserstein"], samples=60, repeats=2, out=None)
+        values.append(alone["sliced-wasserstein"].value)
+        assert saved["seeds"][number]["subject"] == str(replicates / f"seed-{seed}")
+    sliced, modes = saved["results"]
+    assert sliced["value"]["values"] == values
+    assert sliced["value"]["mean"] == pytest.approx(np.mean(values))
+    assert sliced["value"]["sd"] == pytest.approx(np.std(values, ddof=1))
+    assert (modes["metric"], modes["unit"]) == ("modes", "modes")
+    assert len(modes["more"]["high_quality"]["values"]) == 3
+    code, printed, _ = ipmgan_("evaluate", str(replicates), *chosen, "--json", "--out", str(replicates / "found.json"))
+    assert json.loads(printed) == json.loads((replicates / "found.json").read_text())
+
+
+def test_a_seed_without_a_checkpoint_is_left_out(replicates: Path, ipmgan_: Any, tmp_path: Path) -> None:
+    shutil.copytree(replicates, tmp_path / "ring")
+    chosen = ["--metric", "sliced-wasserstein", "--samples", "60", "--repeats", "1", "--json"]
+    shutil.rmtree(tmp_path / "ring" / "seed-10" / "checkpoints")
+    code, printed, told = ipmgan_("evaluate", str(tmp_path / "ring"), *chosen)
+    assert (code, len(json.loads(printed)["seeds"])) == (0, 2)
+    assert "left out" in told
+    assert "seed-10 has no checkpoint yet" in told
+    for seed in (9, 11):
+        shutil.rmtree(tmp_path / "ring" / f"seed-{seed}" / "checkpoints")
+    assert ipmgan_("evaluate", str(tmp_path / "ring"), *chosen)[0] == 4
+
+
+def test_replicates_are_no_run_but_hold_some(replicates: Path) -> None:
+    several = "holds runs of several seeds: give one of them, .*seed-9, .*seed-10, .*seed-11"
+    with pytest.raises(CheckpointError, match=several):
+        evaluate(replicates, source="ring8")
+    for side in (replicates, f"run:{replicates}"):
+        with pytest.raises(CheckpointError, match=several):
+            ipmgan.distance("ring8", side)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from ipmgan.evaluation.evaluate import Evaluator
-    from ipmgan.evaluation.results import Evaluation, Result
+    from ipmgan.evaluation.results import Evaluation, Result, SeedsEvaluation, SeedsResult, Spread
 
 SELECTION = "name:key=value,..."
+SETTINGS = ("samples", "repeats", "split", "source", "seed", "average", "device")
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run, or a .npy, .npz or .safetensors file, or a folder of images.")],
+    run: Annotated[Path, typer.Argument(help="A run, replicates, a .npy, .npz or .safetensors file, or a folder.")],
     metric: Annotated[
         list[str] | None, typer.Option(help="What to compute; may be repeated. Else all that apply.", metavar=SELECTION)
     ] = None,
@@ -31,35 +33,63 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="The JSON file; else evaluation.json in the run.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compute metrics of a run's generator, or of stored samples, each over repeated draws."""
-    from ipmgan.cli.output import print_json, say, shown
-    from ipmgan.evaluation.evaluate import Evaluator, place
+    """Compute metrics of a run's generator, or of stored samples, each over repeated draws.
 
-    evaluator = Evaluator(
-        run,
-        metrics=metric or (),
-        samples=samples,
-        repeats=repeats,
-        split=split,
-        source=source,
-        seed=seed,
-        average=average,
-        device=device,
-    )
-    _compute(evaluator)
-    evaluation = evaluator.evaluation()
-    target = place(evaluator, out)
+    Of replicates every seed is evaluated, and mean and standard deviation over the seeds are shown.
+    """
+    settings: dict[str, Any] = {key: value for key, value in locals().items() if key in SETTINGS}
+    settings["metrics"] = metric or ()
+    from ipmgan.cli.output import print_json, say, shown
+    from ipmgan.engine.rundir import seeds_at
+    from ipmgan.evaluation.evaluate import FILE, Evaluator, place
+    from ipmgan.evaluation.results import SeedsEvaluation
+
+    found: Evaluation | SeedsEvaluation
+    target: Path | None
+    places = seeds_at(run)
+    if places:
+        found, target = _evaluate_seeds(run, places, settings), out or run / FILE
+    else:
+        evaluator = Evaluator(run, **settings)
+        _compute(evaluator)
+        found, target = evaluator.evaluation(), place(evaluator, out)
     if target is not None:
-        evaluation.save(target)
+        found.save(target)
     if json:
-        print_json(evaluation.table())
+        print_json(found.table())
         return
-    _print(evaluation)
+    if isinstance(found, SeedsEvaluation):
+        _print_seeds(found)
+    else:
+        _print(found)
     if target is not None:
         say(f"written to {shown(target)}")
 
 
-def _compute(evaluator: Evaluator) -> None:
+def _evaluate_seeds(run: Path, places: Sequence[Path], settings: Mapping[str, Any]) -> SeedsEvaluation:
+    """Evaluate one seed after another, each into its own directory; seeds without a checkpoint are left out."""
+    from ipmgan.cli.output import say, shown
+    from ipmgan.errors import CheckpointError
+    from ipmgan.evaluation.evaluate import FILE, Evaluator
+    from ipmgan.evaluation.results import SeedsEvaluation
+
+    done, problems = [], []
+    for place in places:
+        try:
+            evaluator = Evaluator(place, **settings)
+        except CheckpointError as error:
+            problems.append(error)
+            say(f"left out {shown(place)}: {error}", err=True)
+            continue
+        _compute(evaluator, f"{place.name}, ")
+        done.append(evaluator.evaluation())
+        done[-1].save(place / FILE)
+    if not done:
+        raise problems[-1]
+    return SeedsEvaluation(subject=str(run), seeds=tuple(done))
+
+
+def _compute(evaluator: Evaluator, before: str = "") -> None:
     """Compute everything while showing how far it is: a live line on a terminal, else a line a metric."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -69,13 +99,13 @@ def _compute(evaluator: Evaluator) -> None:
     console = Console(stderr=True)
     if not console.is_terminal:
         for number, what in enumerate(evaluator):
-            say(f"{number}/{len(evaluator)}  {what}", err=True)
+            say(f"{number}/{len(evaluator)}  {before}{what}", err=True)
         return
     columns = (BarColumn(bar_width=10), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.description}", markup=False), console=console) as progress:
         task = progress.add_task("", total=len(evaluator))
         for number, what in enumerate(evaluator):
-            progress.update(task, completed=number, description=what)
+            progress.update(task, completed=number, description=f"{before}{what}")
         progress.update(task, completed=len(evaluator), description="done")
 
 
@@ -92,6 +122,34 @@ def _print(evaluation: Evaluation) -> None:
         say(f"{note}: {', '.join(names)}")
     for name, reason in evaluation.skipped.items():
         say(f"left out {name}: {reason}", err=True)
+
+
+def _print_seeds(found: SeedsEvaluation) -> None:
+    from ipmgan.cli.output import print_table, say, shown
+
+    first, steps = found.seeds[0], sorted({evaluation.step or 0 for evaluation in found.seeds})
+    reached = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
+    against = f"{first.source['name']}, {first.results[0].split}" if first.results else "nothing"
+    draws = "one draw" if first.repeats == 1 else f"means over {first.repeats} draws"
+    say(f"{shown(found.subject)}, {reached}, against {against}; {len(found.seeds)} seeds, {draws} each")
+    print_table([row for result in found.results for row in _seed_rows(result)], wraps="unit")
+    for note in dict.fromkeys(note for result in first.results for note in _by(result)):
+        say(f"{note}: {', '.join(result.title for result in first.results if note in _by(result))}")
+    for name, reason in first.skipped.items():
+        say(f"left out {name}: {reason}", err=True)
+
+
+def _seed_rows(result: SeedsResult) -> list[dict[str, str]]:
+    named = {"metric": result.first.title, "quantity": result.first.measures.name}
+    first = named | _spread(result.value) | {"unit": result.first.measures.unit}
+    blank = dict.fromkeys(first, "")
+    return [first, *(blank | {"quantity": f"  {name}"} | _spread(spread) for name, spread in result.more.items())]
+
+
+def _spread(spread: Spread) -> dict[str, str]:
+    lowest, highest = min(spread.values), max(spread.values)
+    told = {"mean": spread.mean, "sd": spread.sd, "lowest": lowest, "highest": highest}
+    return {key: _number(value) for key, value in told.items()}
 
 
 def _rows(result: Result) -> list[dict[str, str]]:
@@ -113,15 +171,19 @@ def _rows(result: Result) -> list[dict[str, str]]:
 
 def _notes(result: Result) -> list[str]:
     """What holds of several results, and is said once."""
-    notes = []
-    if result.network != "none":
-        resizing = "" if result.resizing == "none" else f", {result.resizing}"
-        notes.append(f"by features of {result.network} ({result.checksum[:8]}){resizing}")
+    notes = _by(result)
     for side, how in (("real", result.real_draws), ("generated", result.generated_draws)):
         if how in ("all", "overlapping") and len(result.values) > 1:
             words = "all that there are" if how == "all" else "from sets that overlap"
             notes.append(f"{side} samples are {words} in every draw, so the standard error is too small")
     return notes
+
+
+def _by(result: Result) -> list[str]:
+    if result.network == "none":
+        return []
+    resizing = "" if result.resizing == "none" else f", {result.resizing}"
+    return [f"by features of {result.network} ({result.checksum[:8]}){resizing}"]
 
 
 def _number(value: float | None) -> str:

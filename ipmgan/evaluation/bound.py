@@ -18,6 +18,7 @@ from ipmgan.engine.measure import unmoved
 from ipmgan.engine.run import Run
 from ipmgan.errors import UsageError
 from ipmgan.evaluation.frozen import Frozen, against, means
+from ipmgan.evaluation.results import finite
 from ipmgan.functional.noised import noise_bound, spread
 from ipmgan.objectives import NonSaturating
 from ipmgan.perturbations import Noise
@@ -110,13 +111,12 @@ class NoiseBound:
 
     def table(self) -> dict[str, Any]:
         """The bound as plain values; what is not finite is None."""
-        plain = attrs.asdict(self, recurse=False) | {"rows": [_finite(attrs.asdict(row)) for row in self.rows]}
         best = {"best_sd": self.best.sd, "best": self.best.by_moments, "certified": self.certified}
-        return _finite(plain) | best | {"notes": list(self.notes)}
+        return finite(attrs.asdict(self) | best | {"notes": self.notes})
 
     def plot(self, path: str | Path) -> Path:
         """Draw the right-hand sides and JSD over the strength of the noise."""
-        rows = [_finite(attrs.asdict(row)) for row in self.rows]
+        rows = [finite(attrs.asdict(row)) for row in self.rows]
         draw_bound(Path(path), rows, f"W1 <= 2 √V + 2 √2 C √JSD, {self.law} noise, step {self.checkpoint}")
         return Path(path)
 
@@ -242,7 +242,3 @@ def _right_hand_side(variance: float, radius: float, jsd: float) -> float:
         return math.inf  # Also where the divergence is 0.
     terms = (torch.tensor(part, dtype=torch.float64) for part in (variance, radius, jsd))
     return float(noise_bound(*terms))
-
-
-def _finite(table: dict[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in table.items()}

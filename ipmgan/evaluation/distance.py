@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ipmgan.errors import UsageError
 from ipmgan.evaluation.bracket import Bracket, End, bracket, lower_end
 from ipmgan.evaluation.fit import Fitted, Parted, critic_config, fit
 from ipmgan.evaluation.methods import Exact, Method, make_method
+from ipmgan.evaluation.results import finite
 from ipmgan.evaluation.sides import SPLITS, Given, Side, open_sides, take_sides
 from ipmgan.evaluation.statistics import around, bootstrap, jackknife, permutation_p_value
 from ipmgan.lipschitz import Certificate, lipschitz_bound
@@ -91,8 +91,7 @@ class Distance:
         plain |= attrs.asdict(self.quantity) | {name: getattr(self, name) for name in PLAIN}
         plain["lipschitz_bound"] = None if self.certificate is None else self.certificate.bound
         plain["bracket"] = None if self.bracket is None else attrs.asdict(self.bracket)
-        table: dict[str, Any] = finite(plain | {"settings": self.settings})
-        return table
+        return finite(plain | {"settings": self.settings})
 
     def plot(self, path: str | Path) -> Path:
         """Draw the witness: over the plane, along the line, or, for images, the samples where it is most extreme."""
@@ -256,12 +255,3 @@ def _chosen(config: RunConfig) -> dict[str, Any]:
     plugins = {"objective": config.objective, "lipschitz": config.lipschitz, "critic": config.critic}
     chosen: dict[str, Any] = {key: table_of(plugin) for key, plugin in plugins.items()}
     return chosen | {"batch": config.schedule.batch, "critic_optimizer": config.critic_optimizer.table()}
-
-
-def finite(value: Any) -> Any:
-    """Plain values with None for what JSON cannot say."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

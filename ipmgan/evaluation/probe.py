@@ -15,6 +15,7 @@ from ipmgan.engine.run import Run
 from ipmgan.engine.rundir import writing
 from ipmgan.errors import CheckpointError, UsageError
 from ipmgan.evaluation.frozen import Frozen, Held, against, means
+from ipmgan.evaluation.results import finite
 from ipmgan.objectives import WGAN, Minimax, NonSaturating
 from ipmgan.objectives.base import CriticKind, Objective
 from ipmgan.plugin import option
@@ -129,7 +130,7 @@ class Probe:
         for cost in self.costs:
             for key, value in self._frozen.gradients(cost, self.settings.draws).items():
                 record[f"gradient_{key}_{cost.name}"] = value
-        clean = {k: v if math.isfinite(v) else None for k, v in record.items()}
+        clean = finite(record)
         self.records.append(clean)
         with writing(self.path), (self.path / LINES).open("a", encoding="utf-8") as file:
             file.write(json.dumps(clean) + "\n")

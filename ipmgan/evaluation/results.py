@@ -103,8 +103,9 @@ class Result:
         plain = attrs.asdict(self, recurse=False)
         measures = plain.pop("measures")
         told = {"quantity": measures.name, "unit": measures.unit, "bound": measures.bound}
-        more = {key: _finite(attrs.asdict(estimate)) for key, estimate in self.more.items()}
-        return {"metric": plain.pop("metric")} | told | _finite(plain | {"values": list(self.values), "more": more})
+        more = {key: attrs.asdict(estimate) for key, estimate in self.more.items()}
+        table = finite(plain | {"more": more})
+        return {"metric": table.pop("metric")} | told | table
 
 
 @attrs.frozen(kw_only=True)
@@ -137,16 +138,97 @@ class Evaluation:
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, whole or not at all; raises `CheckpointError` or `UsageError` where that cannot be."""
-        target = Path(path)
-        if target.exists() and not target.is_file():
-            raise UsageError(f"{target} is no file: give --out a file's name")
-        temporary = target.with_name(f"{target.name}.writing")
-        with writing(target):
-            temporary.write_text(json.dumps(self.table(), indent=2) + "\n", encoding="utf-8")
-            temporary.replace(target)
+        _save(Path(path), self.table())
 
 
-def _finite(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in table.items()
-    }
+@attrs.frozen(kw_only=True)
+class Spread:
+    """A number over several seeds: its mean, and the standard deviation with n - 1; None for a single seed."""
+
+    mean: float
+    sd: float | None
+    values: tuple[float, ...]
+    """One for each seed."""
+
+    @classmethod
+    def over(cls, values: Sequence[float]) -> Spread:
+        """From the values of the seeds.
+
+        >>> Spread.over([1.0, 3.0])
+        Spread(mean=2.0, sd=1.4142..., values=(1.0, 3.0))
+        """
+        over = Estimate.over(values)
+        sd = None if over.standard_error is None else over.standard_error * math.sqrt(len(values))
+        return cls(mean=over.value, sd=sd, values=tuple(values))
+
+
+@attrs.frozen(kw_only=True)
+class SeedsResult:
+    """A metric's value over several seeds, and that of its further numbers."""
+
+    first: Result
+    """That of the first seed, which says what is measured."""
+    value: Spread
+    more: Mapping[str, Spread]
+
+    @classmethod
+    def of(cls, results: Sequence[Result]) -> SeedsResult:
+        """From the results of the seeds, by the same metric."""
+        more = {key: Spread.over([one.more[key].value for one in results]) for key in results[0].more}
+        return cls(first=results[0], value=Spread.over([one.value for one in results]), more=more)
+
+    def table(self) -> dict[str, Any]:
+        """The result as plain values."""
+        whole = self.first.table()
+        told = {key: whole[key] for key in ("metric", "options", "quantity", "unit", "bound")}
+        more = {key: attrs.asdict(spread) for key, spread in self.more.items()}
+        return told | finite({"value": attrs.asdict(self.value), "more": more})
+
+
+@attrs.frozen(kw_only=True)
+class SeedsEvaluation:
+    """The evaluations of several seeds of one configuration, by the same metrics."""
+
+    subject: str
+    """The directory of the replicates."""
+    seeds: tuple[Evaluation, ...]
+
+    @property
+    def results(self) -> tuple[SeedsResult, ...]:
+        """One for each metric."""
+        return tuple(map(SeedsResult.of, zip(*(one.results for one in self.seeds), strict=True)))
+
+    def table(self) -> dict[str, Any]:
+        """The evaluations as plain values."""
+        over = {"results": [result.table() for result in self.results]}
+        return {"schema": SCHEMA, "subject": self.subject} | over | {"seeds": [one.table() for one in self.seeds]}
+
+    def save(self, path: str | Path) -> None:
+        """Write them as JSON; raises as `Evaluation.save` does."""
+        _save(Path(path), self.table())
+
+
+def _save(target: Path, table: Mapping[str, Any]) -> None:
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target} is no file: give --out a file's name")
+    temporary = target.with_name(f"{target.name}.writing")
+    with writing(target):
+        temporary.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(target)
+
+
+def finite(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values with None for what JSON cannot say.
+
+    >>> finite({"value": float("nan"), "values": (1.0, float("inf"))})
+    {'value': None, 'values': [1.0, None]}
+    """
+    return {key: _finite(value) for key, value in table.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return finite(value)
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
