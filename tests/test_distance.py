@@ -37,6 +37,7 @@ from ipmgan.functional import (
 )
 from ipmgan.functional.kernels import Mixture
 from ipmgan.functional.programmes import distance_matrix
+from ipmgan.perturbations import Noise
 
 QUICK: dict[str, Any] = {
     "samples": 800,
@@ -336,6 +337,24 @@ def test_sides(tmp_path: Path) -> None:
     held_out = distance("digits", "digits:held_out=0.5", method="sliced", split="held-out").counts
     assert held_out == {"real": 359, "fake": 898}
     assert distance("digits", "digits:held_out=0.5", method="sliced", samples=50).counts["real"] == 50
+
+
+def test_a_perturbation_moves_the_distance_to_that_of_the_perturbed_laws() -> None:
+    """Noise of sd 1 on N(0, 1) and N(0, 9): W1 falls from 2 E|e| to (√10 - √2) E|e|; between shifted laws it stays."""
+    x, y = normal(0, 4000, 0), 3 * normal(1, 4000, 0)
+    noise, spread = "noise:sd=1.0,anneal=linear", math.sqrt(2 / math.pi)
+    for chosen, truth in ((None, 2.0), (noise, math.sqrt(10) - math.sqrt(2)), (Noise(sd=1.0), 10**0.5 - 2**0.5)):
+        found = distance(x, y, method="sliced", perturbation=chosen)
+        assert found.estimate == pytest.approx(truth * spread, abs=0.1)
+    assert found.settings["perturbation"]["name"] == "noise"
+    assert "after that" in found.notes[0]
+    again = distance(x, y, method="sliced", perturbation=noise)
+    assert again.estimate == found.estimate
+    by_critic = distance(x, normal(2, 4000, 2), perturbation=noise, lipschitz="sphere", **QUICK)
+    assert by_critic.bracket is not None
+    assert by_critic.bracket.low < 2 < by_critic.bracket.high
+    with pytest.raises(ipmgan.UsageError, match="did you mean 'noise'"):
+        distance(x, y, perturbation="nois")
 
 
 def test_the_same_finite_samples_on_both_sides_are_halved_and_a_law_is_drawn_from_twice() -> None:

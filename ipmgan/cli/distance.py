@@ -30,6 +30,10 @@ def distance(
     ] = None,
     critic: Annotated[str | None, typer.Option(help="The critic's network; else an mlp.", metavar=SELECTION)] = None,
     critic_optimizer: Annotated[str | None, typer.Option(help="One of torch's.", metavar=SELECTION)] = None,
+    perturbation: Annotated[
+        str | None,
+        typer.Option(help="Done to both sides: the distance is between the laws after it.", metavar=SELECTION),
+    ] = None,
     samples: Annotated[int | None, typer.Option(help="Samples a side, at most; else 10000.")] = None,
     matrix_samples: Annotated[
         int | None, typer.Option(help="Samples a side, at most, wherever all pairs are compared; else 2000.")

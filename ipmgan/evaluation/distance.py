@@ -19,7 +19,7 @@ from ipmgan.engine.measure import BOUND_EFFORT
 from ipmgan.engine.streams import Streams
 from ipmgan.errors import UsageError
 from ipmgan.evaluation.bracket import Bracket, End, bracket, lower_end
-from ipmgan.evaluation.fit import Fitted, Parted, critic_config, fit
+from ipmgan.evaluation.fit import Fitted, Parted, as_plugin, critic_config, fit
 from ipmgan.evaluation.methods import Exact, Method, make_method
 from ipmgan.evaluation.results import finite
 from ipmgan.evaluation.sides import SPLITS, Given, Side, open_sides, take_sides
@@ -148,7 +148,8 @@ def distance(real: Given, fake: Given, *, method: str = CRITIC, **settings: Any)
         fake: the other side.
         method: ``critic``, or ``exact``, ``sinkhorn``, ``sliced``, ``energy``, ``mmd``, with options after a colon.
         settings: those of `ipmgan.evaluation.distance.Settings`; and, for ``critic``, `objective` (wgan), `lipschitz`
-            (gp where the objective needs one), `critic` and `critic_optimizer`, as for `ipmgan.train`.
+            (gp where the objective needs one), `critic` and `critic_optimizer`, as for `ipmgan.train`. `perturbation`,
+            with any method, changes each sample of both sides once: the distance is then that of the perturbed laws.
 
     Returns:
         The estimate with its interval, and what else is known.
@@ -164,19 +165,25 @@ def distance(real: Given, fake: Given, *, method: str = CRITIC, **settings: Any)
     >>> found.interval[0] < 3 < found.interval[1]
     True
     """
+    perturbation: Any = settings.pop("perturbation", None)
+    perturbation = perturbation and as_plugin("perturbation", perturbation)
     choices = {key: settings.pop(key, None) for key in ("objective", "lipschitz", "critic", "critic_optimizer")}
     made: Settings = build(Settings, {k: v for k, v in settings.items() if v is not None}, what="a distance")
     without = None if method == CRITIC else make_method(method)
     given = [key for key, value in choices.items() if value is not None]
     if without is not None and given:
         raise UsageError(f"method = {method!r} has no critic: {', '.join(given)} cannot be given beside it")
-    device = choose_device(made.device)
-    streams = Streams(made.seed, device)
+    streams = Streams(made.seed, choose_device(made.device))
     opened = open_sides(real, fake)
     first, second, notes = take_sides(*opened, made.samples, made.split, streams)
+    if perturbation is not None:
+        notes += (f"both sides are perturbed by {perturbation.name}: what is told is of the laws after that",)
+        first = first.perturbed(perturbation, streams.at("perturbation-real", 0))
+        second = second.perturbed(perturbation, streams.at("perturbation-fake", 0))
     spec = SampleSpec(shape=opened[0].spec.shape, bounds=opened[0].spec.bounds or opened[1].spec.bounds)
     question = _Question(real=first, fake=second, spec=spec, notes=notes, made=made, streams=streams)
-    return _by_critic(question, choices) if without is None else _by_method(question, without, method)
+    found = _by_critic(question, choices) if without is None else _by_method(question, without, method)
+    return attrs.evolve(found, settings=found.settings | {"perturbation": perturbation and table_of(perturbation)})
 
 
 def _by_critic(question: _Question, choices: dict[str, Any]) -> Distance:

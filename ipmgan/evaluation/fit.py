@@ -80,8 +80,10 @@ def critic_config(
 ) -> RunConfig:
     """The configuration of a run in which only the critic is trained; what is left open suits that."""
     chosen = {key: value for key, value in choices.items() if value is not None}
-    objective: Any = _made("objective", chosen.setdefault("objective", "wgan"))
-    enforcer: Any = _made("lipschitz", chosen.setdefault("lipschitz", "gp" if objective.needs_lipschitz else "none"))
+    objective: Any = as_plugin("objective", chosen.setdefault("objective", "wgan"))
+    enforcer: Any = as_plugin(
+        "lipschitz", chosen.setdefault("lipschitz", "gp" if objective.needs_lipschitz else "none")
+    )
     chosen.setdefault("critic", CRITIC)
     chosen.setdefault("critic_optimizer", MOMENTUM_FREE if enforcer.momentum_free else OPTIMIZER)
     batch = min(schedule["batch"], len(real.fit), len(fake.fit))
@@ -158,5 +160,6 @@ class _Fitting:
         return total / count
 
 
-def _made(kind: str, given: Any) -> Plugin:
+def as_plugin(kind: str, given: Any) -> Plugin:
+    """What is given, or the plugin that it selects; raises `UsageError` where there is none."""
     return given if isinstance(given, Plugin) else registry().make(kind, given)

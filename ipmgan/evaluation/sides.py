@@ -17,6 +17,7 @@ from ipmgan.engine.run import Run, load
 from ipmgan.engine.streams import Streams
 from ipmgan.errors import DataError, UsageError, choose_from
 from ipmgan.evaluation.stored import PIXELS, find, samples_of
+from ipmgan.perturbations.base import Perturbation
 from ipmgan.registry import registry
 
 Given = Tensor | np.ndarray[Any, Any] | Source | Run | str | Path
@@ -34,6 +35,11 @@ class Side:
     label: str
     samples: Tensor = attrs.field(repr=False)
     bounds: tuple[float, float] | None
+
+    def perturbed(self, perturbation: Perturbation, generator: torch.Generator) -> Side:
+        """Every sample perturbed once, by a draw of its own, as strongly as at the start of a run."""
+        drawn = perturbation.draw(tuple(self.samples.shape), generator, done=0.0)
+        return attrs.evolve(self, samples=perturbation.perturb(self.samples, drawn))
 
 
 @attrs.frozen(kw_only=True, eq=False)
