@@ -434,7 +434,7 @@ def test_every_seed_of_replicates_is_evaluated(replicates: Path, ipmgan_: Any) -
     chosen = ["--metric", "sliced-wasserstein", "--metric", "modes", "--samples", "60", "--repeats", "2"]
     code, printed, told = ipmgan_("evaluate", str(replicates), *chosen)
     assert code == 0
-    assert "step 2, against ring8, held-out; 3 seeds, means over 2 draws each" in printed
+    assert "ring, 3 seeds, step 2, against ring8, held-out; means over 2 draws" in printed
     assert "high_quality" in printed
     assert "seed-9, sliced-wasserstein, draw 1 of 2" in told
     saved = json.loads((replicates / "evaluation.json").read_text())

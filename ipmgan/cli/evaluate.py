@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,32 +110,36 @@ def _compute(evaluator: Evaluator, before: str = "") -> None:
 
 
 def _print(evaluation: Evaluation) -> None:
-    from ipmgan.cli.output import print_table, say, shown
+    from ipmgan.cli.output import shown
 
     step = "" if evaluation.step is None else f", step {evaluation.step}"
-    against = f"{evaluation.source['name']}, {evaluation.results[0].split}" if evaluation.results else "nothing"
-    draws = "one draw" if evaluation.repeats == 1 else f"means over {evaluation.repeats} draws"
-    say(f"{shown(evaluation.subject)}{step}, against {against}; {draws}")
-    print_table([row for result in evaluation.results for row in _rows(result)], wraps="unit")
-    for note in dict.fromkeys(note for result in evaluation.results for note in _notes(result)):
-        names = [result.title for result in evaluation.results if note in _notes(result)]
-        say(f"{note}: {', '.join(names)}")
-    for name, reason in evaluation.skipped.items():
-        say(f"left out {name}: {reason}", err=True)
+    rows = [row for result in evaluation.results for row in _rows(result)]
+    _tell(f"{shown(evaluation.subject)}{step}", evaluation, rows, _notes)
 
 
 def _print_seeds(found: SeedsEvaluation) -> None:
-    from ipmgan.cli.output import print_table, say, shown
+    from ipmgan.cli.output import shown
 
-    first, steps = found.seeds[0], sorted({evaluation.step or 0 for evaluation in found.seeds})
+    steps = sorted({evaluation.step or 0 for evaluation in found.seeds})
     reached = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
-    against = f"{first.source['name']}, {first.results[0].split}" if first.results else "nothing"
-    draws = "one draw" if first.repeats == 1 else f"means over {first.repeats} draws"
-    say(f"{shown(found.subject)}, {reached}, against {against}; {len(found.seeds)} seeds, {draws} each")
-    print_table([row for result in found.results for row in _seed_rows(result)], wraps="unit")
-    for note in dict.fromkeys(note for result in first.results for note in _by(result)):
-        say(f"{note}: {', '.join(result.title for result in first.results if note in _by(result))}")
-    for name, reason in first.skipped.items():
+    rows = [row for result in found.results for row in _seed_rows(result)]
+    _tell(f"{shown(found.subject)}, {len(found.seeds)} seeds, {reached}", found.seeds[0], rows, _by)
+
+
+def _tell(
+    subject: str, evaluation: Evaluation, rows: Sequence[Mapping[str, str]], notes: Callable[[Result], list[str]]
+) -> None:
+    """The table, what it is about, and what must be known to read it."""
+    from ipmgan.cli.output import print_table, say
+
+    results = evaluation.results
+    against = f"{evaluation.source['name']}, {results[0].split}" if results else "nothing"
+    draws = "one draw" if evaluation.repeats == 1 else f"means over {evaluation.repeats} draws"
+    say(f"{subject}, against {against}; {draws}")
+    print_table(rows, wraps="unit")
+    for note in dict.fromkeys(note for result in results for note in notes(result)):
+        say(f"{note}: {', '.join(result.title for result in results if note in notes(result))}")
+    for name, reason in evaluation.skipped.items():
         say(f"left out {name}: {reason}", err=True)
 
 
