@@ -5,6 +5,7 @@ import io
 import math
 import os
 import pickle
+import random
 import struct
 import tarfile
 import zlib
@@ -41,6 +42,7 @@ from ipmgan.data import (
     TensorFile,
     TwoGaussians,
 )
+from ipmgan.data.arrays import open_array
 from ipmgan.data.decode import resize
 from ipmgan.data.digits import _levels
 from ipmgan.errors import DataError, UsageError
@@ -591,6 +593,29 @@ def test_tensor_never_unpickles(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read"):
         TensorFile(path=str(tmp_path / "y.npy")).open("train")
     assert not target.exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors"])
+def test_damaged_arrays_are_read_or_refused(suffix: str, tmp_path: Path) -> None:
+    """Whatever bytes are wrong: the readers fail in a dozen ways, and users see one."""
+    path, rng = tmp_path / f"x{suffix}", random.Random(0)
+    table = np.random.default_rng(0).normal(size=(20, 2))
+    if suffix == ".npz":
+        np.savez_compressed(path, table)
+    else:
+        save(path, {"x": table} if suffix == ".safetensors" else table)
+    whole, refused = path.read_bytes(), 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(rng.choice((1, 3, 20))):
+            damaged[rng.randrange(min(len(whole), rng.choice((150, len(whole)))))] = rng.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            open_array(path).read()
+        except DataError:
+            refused += 1
+    assert refused > 100
 
 
 def test_tensor_refuses_other_files(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,20 @@ from ipmgan.errors import DataError, choose_from
 
 ALONE = "samples"
 """The array that is taken from among several where none is named."""
+
+_BROKEN = (
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    SyntaxError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -98,8 +113,7 @@ def _reading(path: Path) -> Iterator[None]:
     """Say what cannot be read, whatever a damaged or forged file makes the readers stumble over."""
     from safetensors import SafetensorError
 
-    broken = (OSError, ValueError, TypeError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error, SafetensorError)
     try:
         yield
-    except broken as error:
+    except (*_BROKEN, SafetensorError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
