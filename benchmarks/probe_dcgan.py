@@ -2,7 +2,8 @@
 
     python benchmarks/probe_dcgan.py [--epochs 1 10 25] [--steps 4000] [--out runs/probe-dcgan] [--device auto]
 
-Trains a DCGAN on MNIST, and probes each of its checkpoints. The paper's data and batch are unpublished.
+Trains a DCGAN on MNIST, or goes on where that was stopped, and probes it after so many epochs. The paper's data and batch
+are unpublished.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/probe-dcgan"))
     parser.add_argument("--device", default="auto")
     asked = parser.parse_args()
-    epoch = DIGITS // BATCH
-    settings = {"source": "mnist", "generator": "dcgan", "batch": BATCH, "device": asked.device, "metrics": []}
+    epoch, last = DIGITS // BATCH, max(asked.epochs)
+    if (asked.out / "config.toml").exists():
+        run = ipmgan.resume(asked.out)
+    else:
+        settings = {"source": "mnist", "generator": "dcgan", "batch": BATCH, "device": asked.device, "metrics": []}
+        kept = {"steps": last * epoch, "checkpoint_every": epoch, "keep": last}
+        run = ipmgan.train(objective="nonsaturating", out=asked.out, **settings, **kept)
     for count in sorted(asked.epochs):
-        steps = count * epoch
-        out = asked.out / f"{count}-epochs"
-        run = ipmgan.train(objective="nonsaturating", steps=steps, checkpoint_every=steps, out=out, **settings)
-        found = ipmgan.probe(run, steps=asked.steps, every=asked.every, device=asked.device)
-        report(count, found)
+        step = {"checkpoint": count * epoch, "steps": asked.steps, "every": asked.every}
+        report(count, ipmgan.probe(run, device=asked.device, **step))
 
 
 def report(epochs: int, found: ipmgan.Probe) -> None:
