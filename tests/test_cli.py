@@ -134,6 +134,12 @@ assert not heavy, heavy
     assert done.stdout.endswith(ipmgan.Registry().find("objective", "wgan").version + "\n")
 
 
+def test_the_package_is_its_command(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "ipmgan", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.endswith(ipmgan.Registry().find("objective", "wgan").version + "\n")
+
+
 @pytest.mark.parametrize("more", [["--lipschitz", "clip"], ["--lipschitz", "gp", "--average", "0.9"]])
 def test_training_starts_without_what_it_needs_later(tmp_path: Path, more: list[str]) -> None:
     """Torch's compiler and checkpoints, sympy and matplotlib would double the time to the first step."""

@@ -170,6 +170,36 @@ def test_a_confident_wrong_discriminator_pays_linearly(objective: Objective) -> 
     assert objective.estimate(real, fake).item() == pytest.approx(math.log(2) - 300)
 
 
+def test_the_nonsaturating_gradient_scatters_like_a_cauchy_variable() -> None:
+    """Theorem 2.6 at its instance; the bounds on the sample's quantiles are five standard errors wide."""
+    draws, n, slope_std, output_std = 100_000, 64, 2.0, 0.5
+    scale = fn.nonsaturating_gradient_scale(torch.ones(n, 1, 1, dtype=torch.float64), slope_std, output_std).item()
+    assert scale == 4
+    rng = torch.Generator().manual_seed(0)
+    theta = torch.zeros(draws, requires_grad=True, dtype=torch.float64)
+    slopes = slope_std * torch.randn(draws, n, generator=rng, dtype=torch.float64)
+    outputs = output_std * torch.randn(draws, n, generator=rng, dtype=torch.float64)
+    discriminated = outputs + slopes * theta[:, None]  # samples z + theta, where D is 0 but for its noise
+    (-discriminated.abs().log()).mean(1).sum().backward()
+    gradient = theta.grad
+    assert gradient is not None
+    assert gradient.abs().median().item() == pytest.approx(4, abs=5 * math.pi * scale / 2 / math.sqrt(draws))
+    quartiles = gradient.quantile(torch.tensor([0.25, 0.75], dtype=torch.float64))
+    assert quartiles.diff().item() == pytest.approx(8, abs=0.25)
+    tail = (gradient.abs() > 10 * scale).double().mean().item()
+    assert tail == pytest.approx(0.0634510349, abs=0.004)
+
+
+def test_the_scale_of_the_nonsaturating_gradient_is_a_mean_of_norms() -> None:
+    jacobian = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = torch.stack([jacobian[:, k].square().sum(1).sqrt().mean() for k in range(3)]) * 4
+    torch.testing.assert_close(fn.nonsaturating_gradient_scale(jacobian, 2.0, 0.5), expected)
+    with pytest.raises(UsageError, match=r"\(samples, weights, coordinates\)"):
+        fn.nonsaturating_gradient_scale(jacobian[0], 2.0, 0.5)
+    with pytest.raises(UsageError, match="output_std"):
+        fn.nonsaturating_gradient_scale(jacobian, 2.0, 0.0)
+
+
 # EBGAN
 
 

@@ -6,6 +6,7 @@ from ipmgan.functional.adversarial import (
     margin_loss,
     minimax_generator_loss,
     nonsaturating_generator_loss,
+    nonsaturating_gradient_scale,
     pulling_away,
 )
 from ipmgan.functional.discrete import (
@@ -117,6 +118,7 @@ __all__ = [
     "mmd_root",
     "noise_bound",
     "nonsaturating_generator_loss",
+    "nonsaturating_gradient_scale",
     "optimal_logit",
     "optimal_transport",
     "pulling_away",

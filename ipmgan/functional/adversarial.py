@@ -59,6 +59,39 @@ def nonsaturating_generator_loss(fake: Tensor) -> Tensor:
     return F.softplus(-at_least_float32(fake)).mean()
 
 
+def nonsaturating_gradient_scale(jacobian: Tensor, slope_std: float, output_std: float) -> Tensor:
+    """How widely -log D's gradient scatters when a discriminator is perfect but for white noise.
+
+        mean_i -J_i r_i / ε_i,   r_i ~ N(0, σ_r² I),  ε_i ~ N(0, σ_ε²);   coordinate k ~ Cauchy(0, γ_k),
+        γ_k = mean_i ‖J_ik‖₂ σ_r / σ_ε
+
+    D is then off by ε from 0 on the generated samples, and its slope by r. The law has no mean and no variance: γ is
+    the median size of a coordinate, half of its values lie in [-γ, γ], and a larger batch does not shrink it.
+
+    Args:
+        jacobian: J, (N, P, D): how each of D coordinates of N samples moves with each of P weights of the generator.
+        slope_std: σ_r, per data unit.
+        output_std: σ_ε, a probability.
+
+    Returns:
+        γ, (P,), in nats per unit of the weight.
+
+    Raises:
+        UsageError: for a Jacobian of another shape, or a standard deviation that is not above 0.
+
+    >>> nonsaturating_gradient_scale(torch.tensor([[[3.0, 4.0]], [[0.0, 1.0]]]), slope_std=2.0, output_std=0.5)
+    tensor([12.])
+
+    Source: Arjovsky and Bottou (2017), theorem 2.6, whose proof has the ratio; its scale is ours.
+    """
+    if jacobian.ndim != 3 or len(jacobian) < 1:
+        raise UsageError(f"a Jacobian of shape {tuple(jacobian.shape)}: must be (samples, weights, coordinates)")
+    if not min(slope_std, output_std) > 0:
+        raise UsageError(f"slope_std = {slope_std}, output_std = {output_std}: must be above 0")
+    norms: Tensor = torch.linalg.vector_norm(at_least_float32(jacobian), dim=2)
+    return norms.mean(0) * (slope_std / output_std)
+
+
 def jsd_lower_bound(real: Tensor, fake: Tensor) -> Tensor:
     """The Jensen-Shannon divergence that a discriminator proves, in nats, from logits (N,) and (M,).
 
