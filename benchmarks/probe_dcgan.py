@@ -1,9 +1,9 @@
 """Figures 1 to 3 of the principled-methods paper: fresh discriminators against a DCGAN after 1, 10 and 25 epochs.
 
-    python benchmarks/probe_dcgan.py [--epochs 1 10 25] [--steps 4000] [--out runs/probe-dcgan] [--device auto]
+    python benchmarks/probe_dcgan.py [--epochs 1 10 25] [--steps 4000] [--every 25] [--nf 64] [--out DIR] [--device auto]
 
-Trains a DCGAN on MNIST, or goes on where that was stopped, and probes it after so many epochs. The paper's data and batch
-are unpublished.
+Trains a DCGAN on MNIST, or goes on where that was stopped, and probes it after so many epochs. What the paper trained
+on, and with what batch, is not published.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 10, 25])
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--every", type=int, default=25)
+    parser.add_argument("--nf", type=int, default=64, help="features of the layers next to the pixels")
     parser.add_argument("--out", type=Path, default=Path("runs/probe-dcgan"))
     parser.add_argument("--device", default="auto")
     asked = parser.parse_args()
@@ -30,9 +31,10 @@ def main() -> None:
     if (asked.out / "config.toml").exists():
         run = ipmgan.resume(asked.out)
     else:
-        settings = {"source": "mnist", "generator": "dcgan", "batch": BATCH, "device": asked.device, "metrics": []}
+        network = f"dcgan:nf={asked.nf}"
+        settings = {"source": "mnist", "generator": network, "critic": network, "batch": BATCH, "metrics": []}
         kept = {"steps": last * epoch, "checkpoint_every": epoch, "keep": last}
-        run = ipmgan.train(objective="nonsaturating", out=asked.out, **settings, **kept)
+        run = ipmgan.train(objective="nonsaturating", device=asked.device, out=asked.out, **settings, **kept)
     for count in sorted(asked.epochs):
         step = {"checkpoint": count * epoch, "steps": asked.steps, "every": asked.every}
         report(count, ipmgan.probe(run, device=asked.device, **step))
