@@ -1,6 +1,6 @@
 """Figures 1 to 3 of the principled-methods paper: fresh discriminators against a DCGAN after 1, 10 and 25 epochs.
 
-    python benchmarks/probe_dcgan.py [--epochs 1 10 25] [--steps 4000] [--every 25] [--nf 64] [--out DIR] [--device auto]
+    python benchmarks/probe_dcgan.py [--epochs 1 10 25] [--steps 4000] [--every 25] [--nf 64] [--out DIR]
 
 Trains a DCGAN on MNIST, or goes on where that was stopped, and probes it after so many epochs. What the paper trained
 on, and with what batch, is not published.
