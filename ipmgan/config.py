@@ -81,7 +81,7 @@ class Schedule:
     log_every: int = option(100, help="generator steps between lines of metrics", at_least=1)
     sample_every: int = option(1000, help="generator steps between sample pictures and metrics", at_least=1)
     checkpoint_every: int = option(1000, help="generator steps between checkpoints", at_least=1)
-    audit_every: int = option(0, help="generator steps between audits of the critic; 0 for none", at_least=0)
+    audit_every: int = option(1000, help="generator steps between audits of the critic; 0 for none", at_least=0)
     keep: int = option(3, help="checkpoints kept", at_least=1)
     held_out_batches: int = option(8, help="held-out batches behind each held-out estimate", at_least=1)
     workers: int = option(2, help="loader processes for a source that streams", at_least=0)
