@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,16 +56,21 @@ def draw_bound(path: Path, rows: Records, title: str) -> None:
 def _draw(
     path: Path, records: Records, x: tuple[str, str], panels: Sequence[Panel], title: str, *, log_x: bool = False
 ) -> None:
-    """Panels side by side; what no record has is left out."""
+    """Panels in rows of three at most; what no record has is left out."""
     # Loaded here, for nothing else needs it.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     shown = [panel for panel in panels if any(r.get(key) is not None for r in records for key in panel.curves)]
-    figure = Figure(figsize=(4.2 * max(len(shown), 1), 3.6), dpi=110, layout="constrained")
+    columns = min(max(len(shown), 1), 3)
+    rows = max(math.ceil(len(shown) / columns), 1)
+    figure = Figure(figsize=(4.2 * columns, 3.4 * rows + 0.3), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=10)
-    for axes, panel in zip(figure.subplots(1, max(len(shown), 1), squeeze=False)[0], shown, strict=False):
+    for axes, panel in itertools.zip_longest(figure.subplots(rows, columns, squeeze=False).flat, shown):
+        if panel is None:
+            axes.set_axis_off()
+            continue
         axes.set_xlabel(x[1])
         axes.set_title(panel.name, fontsize=10)
         if log_x:
@@ -82,4 +89,4 @@ def _curves(axes: Axes, records: Records, x: str, panel: Panel) -> None:
             axes.plot(*zip(*points, strict=True), label=label, linewidth=1.2, marker="o" if len(points) == 1 else "")
     if panel.log and min(values) > 0:
         axes.set_yscale("log")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(fontsize=8, framealpha=0.7, edgecolor="none")
