@@ -9,12 +9,23 @@ on, and with what batch, is not published.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ipmgan
+from ipmgan.charts import Panel, draw
 
 BATCH = 64
 DIGITS = 60_000
+COSTS = ("minimax", "nonsaturating", "wgan")
+SHOWN = {
+    "held_out_accuracy": "held-out accuracy",
+    "held_out_loss": "held-out loss",
+    "gradient_norm_minimax": "gradient of E log(1 - D): norm",
+    "gradient_norm_nonsaturating": "gradient of E[-log D]: norm",
+    "gradient_variance_nonsaturating": "gradient of E[-log D]: variance",
+    "gradient_norm_wgan": "gradient of -E of the log-odds: norm",
+}
 
 
 def main() -> None:
@@ -35,9 +46,12 @@ def main() -> None:
         settings = {"source": "mnist", "generator": network, "critic": network, "batch": BATCH, "metrics": []}
         kept = {"steps": last * epoch, "checkpoint_every": epoch, "keep": last}
         run = ipmgan.train(objective="nonsaturating", device=asked.device, out=asked.out, **settings, **kept)
+    found = {}
     for count in sorted(asked.epochs):
         step = {"checkpoint": count * epoch, "steps": asked.steps, "every": asked.every}
-        report(count, ipmgan.probe(run, device=asked.device, **step))
+        found[count] = ipmgan.probe(run, device=asked.device, **step)
+        report(count, found[count])
+    picture(asked.out / "probes.png", {count: probe.records for count, probe in found.items()})
 
 
 def report(epochs: int, found: ipmgan.Probe) -> None:
@@ -45,9 +59,23 @@ def report(epochs: int, found: ipmgan.Probe) -> None:
     records = found.records
     right = next((r["step"] for r in records if r["held_out_accuracy"] > 0.999), None)
     print(f"after {epochs} epochs: accuracy above .999 from critic step {right} on; {found.path}")
-    for cost in ("minimax", "nonsaturating", "wgan"):
+    for cost in COSTS:
         norms = [record[f"gradient_norm_{cost}"] for record in records]
         print(f"  gradient of {cost:14}: {norms[0]:.3g} at first, {max(norms):.3g} at most, {norms[-1]:.3g} at last")
+
+
+def picture(path: Path, probes: Mapping[int, Sequence[Mapping[str, float]]]) -> None:
+    """Draw what the paper shows, a curve for each number of epochs."""
+    rows: dict[float, dict[str, float]] = {}
+    for epochs, records in probes.items():
+        for record in records:
+            row = rows.setdefault(record["step"], {"step": record["step"]})
+            row |= {f"{key} {epochs}": value for key, value in record.items() if key in SHOWN}
+    panels = [
+        Panel(name=name, curves={f"{key} {n}": f"{n} epochs" for n in probes}, log=key != "held_out_accuracy")
+        for key, name in SHOWN.items()
+    ]
+    draw(path, list(rows.values()), ("step", "critic steps"), panels, "fresh discriminators against a frozen DCGAN")
 
 
 if __name__ == "__main__":

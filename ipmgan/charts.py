@@ -34,7 +34,7 @@ def draw_probe(path: Path, records: Records, costs: Sequence[str], title: str) -
         Panel(name="generator's gradient: norm", curves={f"gradient_norm_{c}": c for c in costs}, log=True),
         Panel(name="generator's gradient: variance", curves={f"gradient_variance_{c}": c for c in costs}, log=True),
     ]
-    _draw(path, records, ("step", "critic steps"), panels, title)
+    draw(path, records, ("step", "critic steps"), panels, title)
 
 
 def draw_bound(path: Path, rows: Records, title: str) -> None:
@@ -50,13 +50,13 @@ def draw_bound(path: Path, rows: Records, title: str) -> None:
         Panel(name="right-hand side, data units", curves=sides, log=True),
         Panel(name="JSD of the noised laws, nats", curves={"jsd": "trained discriminator, held-out"}),
     ]
-    _draw(path, rows, ("sd", "noise: sd of a coordinate"), panels, title, log_x=True)
+    draw(path, rows, ("sd", "noise: sd of a coordinate"), panels, title, log_x=True)
 
 
-def _draw(
+def draw(
     path: Path, records: Records, x: tuple[str, str], panels: Sequence[Panel], title: str, *, log_x: bool = False
 ) -> None:
-    """Panels in rows of three at most; what no record has is left out."""
+    """Write a PNG of panels over the key and label `x`, in rows of three at most; what no record has is left out."""
     # Loaded here, for nothing else needs it.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
