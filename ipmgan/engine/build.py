@@ -123,8 +123,8 @@ class Data:
 
 
 def placed(net: nn.Module, device: torch.device) -> nn.Module:
-    """The network on its device: on GPUs, whose convolutions are fastest so, with the channels of images last."""
-    if device.type == "cuda" and all(p.dim() < 5 for p in net.parameters()):
+    """The network on its device, with the channels of images last where convolutions are faster so."""
+    if device.type in ("cpu", "cuda") and all(p.dim() < 5 for p in net.parameters()):
         return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
     return net.to(device)
 
