@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ipmgan
-from ipmgan.charts import Panel, draw
+from ipmgan.drawing.curves import Panel, draw
 
 BATCH = 128
 DIGITS = 60_000

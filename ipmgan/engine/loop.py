@@ -11,6 +11,7 @@ import attrs
 import torch
 
 from ipmgan.config import RunConfig, configure
+from ipmgan.drawing.samples import draw_samples
 from ipmgan.engine import checkpoint
 from ipmgan.engine.audit import audit_record
 from ipmgan.engine.build import Data, build
@@ -25,7 +26,6 @@ from ipmgan.engine.tracking import Tracked, check_trackers
 from ipmgan.engine.ways import way
 from ipmgan.errors import CheckpointError, UsageError
 from ipmgan.lipschitz import Certificate
-from ipmgan.pictures import draw_samples
 from ipmgan.registry import versions
 
 IMAGES_SHOWN, POINTS_SHOWN = 64, 1000

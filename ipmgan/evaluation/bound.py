@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from ipmgan.charts import draw_bound
+from ipmgan.drawing.curves import draw_bound
 from ipmgan.engine.build import Data
 from ipmgan.engine.measure import unmoved
 from ipmgan.engine.run import Run

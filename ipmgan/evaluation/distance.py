@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ipmgan.config import RunConfig
 from ipmgan.data.base import SampleSpec
+from ipmgan.drawing.witness import draw_witness
 from ipmgan.engine.build import choose_device
 from ipmgan.engine.checks import check
 from ipmgan.engine.measure import BOUND_EFFORT
@@ -29,7 +30,6 @@ from ipmgan.objectives.base import CriticKind, Objective
 from ipmgan.plugin import Quantity, option
 from ipmgan.registry import table_of
 from ipmgan.selection import build
-from ipmgan.witness import draw_witness
 
 CRITIC = "critic"
 PLAIN = ("estimate", "interval", "confidence", "p_value", "held_out", "steps", "best_step", "counts", "notes")

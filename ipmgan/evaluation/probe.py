@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from ipmgan.charts import draw_probe
+from ipmgan.drawing.curves import draw_probe
 from ipmgan.engine.run import Run
 from ipmgan.engine.rundir import writing
 from ipmgan.errors import CheckpointError, UsageError

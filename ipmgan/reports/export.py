@@ -8,8 +8,8 @@ import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ipmgan.drawing.samples import draw_samples
 from ipmgan.errors import UsageError
-from ipmgan.pictures import draw_samples
 
 FORMATS = (".png", ".npy", ".safetensors")
 
