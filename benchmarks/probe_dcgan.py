@@ -72,7 +72,7 @@ def picture(path: Path, probes: Mapping[int, Sequence[Mapping[str, float]]]) -> 
             row = rows.setdefault(record["step"], {"step": record["step"]})
             row |= {f"{key} {epochs}": value for key, value in record.items() if key in SHOWN}
     panels = [
-        Panel(name=name, curves={f"{key} {n}": f"{n} epochs" for n in probes}, log=key != "held_out_accuracy")
+        Panel(name=name, curves={f"{key} {n}": f"epoch {n}" for n in probes}, log=key != "held_out_accuracy")
         for key, name in SHOWN.items()
     ]
     draw(path, list(rows.values()), ("step", "critic steps"), panels, "fresh discriminators against a frozen DCGAN")
