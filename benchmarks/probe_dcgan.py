@@ -48,8 +48,9 @@ def main() -> None:
         run = ipmgan.train(objective="nonsaturating", device=asked.device, out=asked.out, **settings, **kept)
     found = {}
     for count in sorted(asked.epochs):
-        step = {"checkpoint": count * epoch, "steps": asked.steps, "every": asked.every}
-        found[count] = ipmgan.probe(run, device=asked.device, **step)
+        found[count] = ipmgan.probe(
+            run, checkpoint=count * epoch, steps=asked.steps, every=asked.every, device=asked.device
+        )
         report(count, found[count])
     picture(asked.out / "probes.png", {count: probe.records for count, probe in found.items()})
 
@@ -58,7 +59,7 @@ def report(epochs: int, found: ipmgan.Probe) -> None:
     """How soon the discriminator is right nearly always, and by how much the gradients changed."""
     records = found.records
     right = next((r["step"] for r in records if r["held_out_accuracy"] > 0.999), None)
-    print(f"after {epochs} epochs: accuracy above .999 from critic step {right} on; {found.path}")
+    print(f"after {epochs} epochs: accuracy first above .999 at critic step {right}; {found.path}")
     for cost in COSTS:
         norms = [record[f"gradient_norm_{cost}"] for record in records]
         print(f"  gradient of {cost:14}: {norms[0]:.3g} at first, {max(norms):.3g} at most, {norms[-1]:.3g} at last")

@@ -21,8 +21,7 @@ from ipmgan.settings import WAYS
 
 BASE = ("python", "torch", "ipmgan")
 FREE = (
-    *("steps", "device", "source", "metrics", "log_every", "sample_every", "checkpoint_every"),
-    "audit_every",
+    *("steps", "device", "source", "metrics", "log_every", "sample_every", "checkpoint_every", "audit_every"),
     *("keep", "held_out_batches", "workers", "compile", "tracker"),
 )
 """Settings that may change between two parts of a run; the source is free as long as the data is the same."""
