@@ -187,7 +187,8 @@ def test_weights_at_the_edge_and_norms_by_layer() -> None:
 
 
 def test_the_critic_is_left_as_it_was_and_the_seed_decides() -> None:
-    critic = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1)).double()
+    layers = (nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1))
+    critic = drawn(nn.Sequential(*layers), 0)
     before = copy.deepcopy(critic.state_dict())
     state = torch.random.get_rng_state()
     first, second, other = (audit(critic, normal(0, 8, 2), normal(1, 8, 2), seed=seed, steps=3) for seed in (0, 0, 1))
