@@ -57,7 +57,7 @@ def toy(lipschitz: str, activation: str = "relu", **more: Any) -> RunConfig:
 
 def work_of(config: RunConfig) -> Work:
     run = iteration(config, EAGER)
-    return count_work(run, run.optimizers)
+    return count_work(run, run.step.optimizers())
 
 
 class TestWork:
@@ -100,7 +100,7 @@ class TestWork:
         run = iteration(toy("clip"), EAGER)
         with FlopCounterMode(display=False) as counter:
             run()
-        assert counter.get_total_flops() == count_work(run, run.optimizers).flops
+        assert counter.get_total_flops() == count_work(run, run.step.optimizers()).flops
 
     def test_bytes_of_one_layer(self) -> None:
         layer = nn.Linear(3, 16, bias=False)
@@ -124,14 +124,14 @@ class TestWork:
     def test_updates_are_counted_for_each_optimiser(self) -> None:
         one, two = work_of(toy("clip", n_critic=1)), work_of(toy("clip", n_critic=3))
         config = toy("clip")
-        weights = sum(p.numel() for p in iteration(config, EAGER).optimizers[0].param_groups[0]["params"])
+        weights = sum(p.numel() for p in iteration(config, EAGER).step.optimizers()[0].param_groups[0]["params"])
         counters = 6
         assert two.update_bytes - one.update_bytes == 2 * (3 * 4 * weights + 2 * (4 * weights + 4 * counters))
 
     def test_hooks_are_taken_back(self) -> None:
         run = iteration(toy("clip"), EAGER)
-        count_work(run, run.optimizers)
-        assert not any(optimizer._optimizer_step_post_hooks for optimizer in run.optimizers)
+        count_work(run, run.step.optimizers())
+        assert not any(optimizer._optimizer_step_post_hooks for optimizer in run.step.optimizers())
 
     @pytest.mark.parametrize("held", WORKLOADS[:4], ids=lambda held: held.name)
     def test_the_hand_written_loop_does_no_other_work(self, held: Any, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import random
 import re
@@ -338,6 +339,12 @@ def replaced(self: Any, critic: nn.Module) -> None:
             module.weight = nn.Parameter(module.weight / 2)
 
 
+def shrunk(self: Any, critic: nn.Module) -> None:
+    """Divides each weight by its norm."""
+    for p in critic.parameters():
+        p.div_(p.norm())
+
+
 def loss(function: Callable[[Tensor, Tensor], Any], name: str = "critic_loss") -> dict[str, Any]:
     return {name: lambda self, real, fake: function(real, fake)}
 
@@ -407,6 +414,7 @@ BROKEN: dict[str, tuple[Callable[[], Plugin], str]] = {
     ),
     "lipschitz inputs-unchanged": (lambda: slope(**penalty(lambda c, r, f: c(r.add_(1)).mean())), "writes into real"),
     "lipschitz in-place": (lambda: slope(after_step=replaced), "write into it"),
+    "lipschitz elementwise": (lambda: slope(elementwise=True, after_step=shrunk), "in a stack of critics"),
     "lipschitz no-waiting": (
         lambda: slope(**penalty(lambda c, r, f: c(r).mean() * float(r.std()))),
         "reads numbers back",
@@ -610,19 +618,6 @@ class HiddenFlat(Flat):
 
 
 @attrs.frozen(kw_only=True)
-class HiddenCloud(Cloud):
-    name = "hidden-cloud"
-    calls: list[int] = attrs.field(factory=list, init=False, eq=False)
-
-    def open(self, split: Split) -> Samples:
-        def draw(n: int, generator: torch.Generator) -> Tensor:
-            self.calls.append(1)
-            return len(self.calls) * torch.ones(n, 2)
-
-        return Sampler(draw=draw)
-
-
-@attrs.frozen(kw_only=True)
 class HiddenMeans(Means):
     name = "hidden-means"
     calls: list[int] = attrs.field(factory=list, init=False, eq=False)
@@ -672,12 +667,21 @@ def install() -> Iterator[Callable[..., None]]:
 
 
 @pytest.mark.parametrize(
-    "plugin", [Hidden, HiddenSlope, HiddenFlat, HiddenCloud, HiddenMeans, HiddenShake, Scribbler], ids=lambda p: p.kind
+    "plugin", [Hidden, HiddenSlope, HiddenFlat, HiddenMeans, HiddenShake, Scribbler], ids=lambda p: p.kind
 )
 def test_a_run_that_forgets_fails(plugin: type[Plugin], install: Callable[..., None]) -> None:
     install(plugin)
     with pytest.raises(ConformanceError, match=r"than one in a single piece|two runs of one seed differ"):
         properties(plugin.kind)["resumes"](plugin())
+
+
+def test_a_law_that_remembers_its_draws_fails() -> None:
+    def opened(self: Any, split: Split) -> Samples:
+        calls = itertools.count(1)
+        return Sampler(draw=lambda n, generator: next(calls) * torch.randn(n, 2, generator=generator))
+
+    with pytest.raises(ConformanceError, match="draw depends on what was drawn before"):
+        properties("source")["same-every-time"](cloud(open=opened))
 
 
 def test_a_tracker_that_writes_into_the_run_leaves_a_trace(install: Callable[..., None]) -> None:

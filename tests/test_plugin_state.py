@@ -127,7 +127,7 @@ def test_it_moves_once_a_critic_step_from_that_steps_outputs() -> None:
     step, expected = Step(build(config())), torch.zeros(())
     for _ in range(3):
         for ahead in range(2):
-            step.critic_step(*step.critic_inputs(ahead))
+            step.train_critic([step.critic_draws(ahead)])
             assert step.last.real is not None
             assert step.last.fake is not None
             expected = expected + 0.5 * (step.last.real.square().mean() / 2 + step.last.fake.square().mean() / 2 - 1)
@@ -142,7 +142,7 @@ def test_the_loss_is_that_of_the_state_before_it_moves() -> None:
     multiplier, strength = before["objective_state.multiplier"].clone(), before["enforcer_state.strength"].clone()
     assert step.parts.critic is not None
     size = sum(p.detach().square().sum() for p in step.parts.critic.parameters())
-    step.critic_step(*step.critic_inputs())
+    step.train_critic([step.critic_draws()])
     real, fake, loss, penalty = step.last.real, step.last.fake, step.last.critic_loss, step.last.penalty
     assert real is not None
     assert fake is not None
@@ -172,10 +172,11 @@ def test_every_replicate_has_its_own() -> None:
     vector = VectorStep([Step(build(config(seed=seed))) for seed in seeds])
     for _ in range(STEPS):
         vector.run()
+    vector.show()
     assert not vector.diverged
     for seed in seeds:
-        assert_close(run(seed=seed), vector.steps[seed])
-    multipliers = {float(state(step)["objective_state.multiplier"]) for step in vector.steps}
+        assert_close(run(seed=seed), vector.runs[seed])
+    multipliers = {float(state(step)["objective_state.multiplier"]) for step in vector.runs}
     assert len(multipliers) == len(seeds)
 
 

@@ -17,6 +17,7 @@ from ipmgan.engine.checks import check
 from ipmgan.engine.replay import BEFORE, Replay
 from ipmgan.engine.state import capture, restore
 from ipmgan.engine.step import Step
+from ipmgan.engine.vector import VectorStep
 from ipmgan.errors import PairingError, UsageError
 from ipmgan.registry import registry
 
@@ -138,13 +139,31 @@ def test_other_critic_steps_are_not_replayed(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_milestone_is_recorded_anew() -> None:
-    rates = {"name": "SGD", "lr": 0.05, "milestones": [{"step": BEFORE + 2, "lr": 0.5}]}
+    rates = {"name": "SGD", "lr": 0.05, "milestones": [{"step": BEFORE + 2, "lr": 0.1}]}
     plain, replayed = start(critic_optimizer=rates), start(critic_optimizer=rates)
     recorder = Again()
     advance(plain.run, TAKEN + 2, plain)
     advance(Replay(replayed, recorder).run, TAKEN + 2, replayed)
     assert recorder.recordings == 2
     assert_equal(plain, replayed)
+
+
+@pytest.mark.parametrize("lipschitz", ["clip", "sphere", "gp"])
+def test_replicates_are_replayed_too(lipschitz: str) -> None:
+    def several() -> VectorStep:
+        return VectorStep([start(lipschitz=lipschitz, seed=seed) for seed in (3, 4)])
+
+    plain, replayed, recorder = several(), several(), Again()
+    run = Replay(replayed, recorder).run
+    for _ in range(TAKEN):
+        plain.run()
+        run()
+    assert (recorder.recordings, recorder.replays) == (1, 3)
+    for vector in (plain, replayed):
+        vector.show()
+    for one, other in zip(plain.runs, replayed.runs, strict=True):
+        assert_equal(one, other)
+        assert torch.equal(one.last.generator_loss or torch.empty(0), other.last.generator_loss or torch.empty(1))
 
 
 def test_inputs_that_a_source_keeps_are_left_alone() -> None:

@@ -26,6 +26,7 @@ from ipmgan.data import SampleSpec
 from ipmgan.engine import checkpoint, ways
 from ipmgan.engine.build import build
 from ipmgan.engine.checks import check
+from ipmgan.engine.draws import Draws, StackedDraws
 from ipmgan.engine.loop import Trainer
 from ipmgan.engine.replicates import Replicates, summary
 from ipmgan.engine.state import capture
@@ -92,8 +93,9 @@ def together(several: Sequence[RunConfig], steps: int = STEPS, *, compile: bool 
     vector = VectorStep([Step(build(config)) for config in several], compile=compile)
     for _ in range(steps):
         vector.run()
+    vector.show()
     assert not vector.diverged
-    return vector.steps
+    return vector.runs
 
 
 def alone(config: RunConfig, steps: int = STEPS) -> Step:
@@ -136,14 +138,16 @@ def saved(path: Path) -> dict[str, Tensor]:
 
 def spoil(monkeypatch: pytest.MonkeyPatch, seeds: Sequence[int], at: int) -> None:
     """From step `at` on, let the latents of these seeds be no numbers, and so everything that comes of them."""
-    whole = Step._latents
+    whole = Draws.latents
 
-    def latents(self: Step, stream: str, number: int) -> Tensor:
-        drawn = whole(self, stream, number)
-        bad = self.parts.config.schedule.seed in seeds and self.steps + 1 >= at
-        return drawn * math.nan if bad else drawn
+    def latents(self: Draws, stream: str, number: int) -> Tensor:
+        if isinstance(self, StackedDraws):
+            return torch.stack([latents(run, stream, number) for run in self.runs])
+        drawn, schedule = whole(self, stream, number), self.parts.config.schedule
+        step = number // (schedule.n_critic if stream == "critic-latents" else 1)
+        return drawn * math.nan if schedule.seed in seeds and step + 1 >= at else drawn
 
-    monkeypatch.setattr(Step, "_latents", latents)
+    monkeypatch.setattr(Draws, "latents", latents)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -224,8 +228,8 @@ def test_compiled_replicates(monkeypatch: pytest.MonkeyPatch) -> None:
     def aot(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
         return torch.compile(ways.own_code(function), backend="aot_eager", fullgraph=True, dynamic=False)
 
-    monkeypatch.setattr("ipmgan.engine.ways.compiled", aot)
-    monkeypatch.setattr("ipmgan.engine.vector.compiled", aot)
+    for module in ("ways", "stack", "vector"):
+        monkeypatch.setattr(f"ipmgan.engine.{module}.compiled", aot)
     steady = "Adam:lr=1e-3,eps=1e-3"
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # A step that falls back is no longer compiled.
@@ -470,7 +474,7 @@ class Reading(Gap):
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"generator": DroppingNetwork()}, r"the critic step of wgan with gp cannot be vectorised: .*random"),
+        ({"generator": DroppingNetwork()}, r"the generator step of wgan with gp cannot be vectorised: .*random"),
         ({"objective": Reading()}, r"the critic step of reading with gp cannot be vectorised: "),
         ({"objective": Declared()}, "declared cannot be vectorised, as it says: train the seeds one by one"),
         ({"critic_optimizer": "Adafactor:lr=1e-3"}, "Adafactor looks at whole weights: replicates need one of .*Adam"),

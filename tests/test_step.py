@@ -18,7 +18,7 @@ from ipmgan.config import RunConfig, configure
 from ipmgan.data.base import Resident, Sampler, SampleSpec, Source, Split
 from ipmgan.engine.build import Parts, build
 from ipmgan.engine.checks import check
-from ipmgan.engine.guard import Guard
+from ipmgan.engine.guard import Guard, Guards
 from ipmgan.engine.losses import scalar
 from ipmgan.engine.measure import held_out_estimate, measure
 from ipmgan.engine.state import capture, restore
@@ -90,11 +90,18 @@ class ByHand:
 
     def real(self) -> Tensor:
         self.batches += 1
-        return self.draw(BATCH, self.streams.at("train", self.batches - 1))
+        return self.drawn(self.draw, "train", self.batches - 1)
 
     def fake(self, stream: str, number: int) -> Tensor:
-        latents: Tensor = torch.randn(BATCH, 2, generator=self.streams.at(stream, number))
-        return self.generator(latents)
+        latents = self.drawn(lambda n, generator: torch.randn(n, 2, generator=generator), stream, number)
+        made: Tensor = self.generator(latents)
+        return made
+
+    def drawn(self, draw: Any, stream: str, number: int) -> Tensor:
+        """Batch `number` of two numbers a sample: blocks hold 65,536 numbers."""
+        block, place = divmod(number, 65536 // (2 * BATCH))
+        rows: Tensor = draw(65536 // (2 * BATCH) * BATCH, self.streams.at(stream, block))
+        return rows[place * BATCH : (place + 1) * BATCH]
 
     def train(self, steps: int, n_critic: int, game: Any, critic_optimizer: Any, generator_optimizer: Any) -> None:
         for step in range(steps):
@@ -300,7 +307,7 @@ class Rows(nn.Module):
         self.rows, self.idle = nn.Buffer(rows), nn.Parameter(torch.zeros(()))
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.rows[: len(latents)] + 0 * self.idle
+        return self.rows.repeat(-(-len(latents) // len(self.rows)), 1)[: len(latents)] + 0 * self.idle
 
 
 @attrs.frozen(kw_only=True)
@@ -316,7 +323,7 @@ class Fixed(Network):
 
 @attrs.frozen(kw_only=True)
 class Points(Source):
-    """The same rows in every batch; others in the held-out split if given."""
+    """The same rows in every batch of as many; others in the held-out split if given."""
 
     name = "points"
     rows: tuple[tuple[float, ...], ...]
@@ -327,7 +334,7 @@ class Points(Source):
 
     def open(self, split: Split) -> Sampler:
         rows = self.held_out if split == "held-out" and self.held_out else self.rows
-        return Sampler(draw=lambda n, generator: torch.tensor(rows)[:n])
+        return Sampler(draw=lambda n, generator: torch.tensor(rows).repeat(-(-n // len(rows)), 1)[:n])
 
 
 P, Q = (5, 3, 2), (1, 4, 5)
@@ -555,7 +562,7 @@ def test_critic_steps_leave_the_generator_alone() -> None:
     before = weights(step.parts.generator)
     gradients = [p.grad.clone() for p in step.parts.generator.parameters() if p.grad is not None]
     assert len(gradients) == len(list(step.parts.generator.parameters()))
-    step.critic_step(*step.critic_inputs())
+    step.train_critic([step.critic_draws()])
     assert torch.equal(weights(step.parts.generator), before)
     for p, old in zip(step.parts.generator.parameters(), gradients, strict=True):
         assert p.grad is not None
@@ -569,7 +576,7 @@ def test_the_penalty_joins_the_same_backward_and_projection_follows_the_update()
     witness = Witness(step)
     step.parts.critic_optimizer.register_step_pre_hook(lambda *_: enforcer.log.append("update"))
     critic = copy.deepcopy(critic_of(step))
-    step.critic_step(*step.critic_inputs())
+    step.train_critic([step.critic_draws()])
     assert enforcer.log == ["penalty", "update", "project"]
     real, fake = (sample for sample, _ in witness.calls)
     loss = critic(fake).mean() - critic(real).mean() + 0.5 * sum(p.square().sum() for p in critic.parameters())
@@ -669,6 +676,21 @@ def test_the_guard_lets_finite_losses_pass_and_stops_the_cpu_at_once() -> None:
     with pytest.raises(DivergedError, match="the penalty of gp is not finite at step 7") as caught:
         at_once.watch("gp", "penalty", loss_of(math.nan))
     assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_guards_of_several_runs_note_each_ones_first_bad_step(device: str) -> None:
+    guards = Guards(torch.device(device))
+    for step, losses in enumerate([[1.0, 2.0, 3.0], [1.0, math.nan, 3.0], [math.inf, math.nan, 3.0]], 7):
+        guards.begin(step)
+        guards.watch("wgan", "critic loss", torch.tensor(losses))
+        guards.watch("gp", "penalty", torch.tensor([0.0, 0.0, 0.0]))
+    assert bool(guards.diverged) == (device == "cpu")  # Elsewhere, nothing is read before the check.
+    guards.check()
+    assert {place: str(error).partition(":")[0] for place, error in guards.diverged.items()} == {
+        0: "the critic loss of wgan is not finite at step 9",
+        1: "the critic loss of wgan is not finite at step 8",
+    }
 
 
 @pytest.mark.parametrize(

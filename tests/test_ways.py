@@ -156,7 +156,7 @@ def test_both_batches_go_through_the_critic_as_one_where_nothing_tells(critic: s
     assert net is not None
     sizes: list[int] = []
     net[0].register_forward_hook(lambda _, args, out: sizes.append(len(out)))
-    inputs = step.critic_inputs()
+    (inputs,) = step.critic_inputs([step.critic_draws()])
     _, together = loss(*inputs)
     assert sizes == ([batch] * 2 if apart or batch == 6 else [2 * batch])
     net.register_forward_hook(lambda *_: None)  # A hook is to see real and generated samples apart.

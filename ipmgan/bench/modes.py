@@ -56,11 +56,6 @@ class Iteration:
         with self.parts.streams.global_draws("layers", self.step.steps):
             self.advance()
 
-    @property
-    def optimizers(self) -> list[torch.optim.Optimizer]:
-        """Those of the critic, if there is one, and of the generator."""
-        return [held for held in (self.parts.critic_optimizer, self.parts.generator_optimizer) if held is not None]
-
 
 def iteration(config: RunConfig, mode: Mode) -> Iteration:
     """A run's iteration in a mode; without the longer critic steps of the first iterations, for which rates differ."""

@@ -89,7 +89,7 @@ def bench(
     """
     check_against(name, against)
     counted = iteration(config, EAGER)
-    work = count_work(counted, counted.optimizers)
+    work = count_work(counted, counted.step.optimizers())
     device = counted.parts.device
     del counted
     runs: dict[str, Callable[[], None]] = {mode.name: iteration(config, mode) for mode in modes}

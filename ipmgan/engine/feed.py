@@ -8,7 +8,7 @@ import hashlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ipmgan.data.base import Resident, Sampler, Samples, Streamed, to_interval
+from ipmgan.engine.blocks import Blocks, StackedBlocks
 from ipmgan.engine.streams import Streams
 from ipmgan.errors import DataError
 
@@ -38,16 +39,18 @@ class Feed:
         self._loader: Iterator[Tensor] | None = None
         self._loader_next = -1
         self._order = functools.lru_cache(maxsize=2)(self._draw_order)
+        self._law = Blocks(samples.draw, batch, streams, stream) if isinstance(samples, Sampler) else None
         if not isinstance(samples, Sampler) and len(samples) < batch:
             raise DataError(f"the {stream} split has {len(samples)} samples, fewer than one batch of {batch}")
         self.some = functools.cache(self._some)
 
     def batch(self, number: int) -> Tensor:
         """Batch `number` on the device, (batch, *shape), float32."""
-        if isinstance(self._samples, Sampler):
-            return self._samples.draw(self._batch, self._streams.at(self._stream, number))
+        if self._law is not None:
+            return self._law.batch(number)
         if isinstance(self._samples, Resident):
             return self._samples.take(self.indices(number))
+        assert isinstance(self._samples, Streamed)
         return self._stream_batch(self._samples, number)
 
     def _some(self, count: int) -> Tensor:
@@ -105,6 +108,23 @@ class Feed:
             generator=torch.Generator(),
             worker_init_fn=_leave_group,
         )
+
+
+class StackedFeed:
+    """The batches of several seeds from the same samples, stacked: (seeds, batch, *shape)."""
+
+    def __init__(self, seeds: Sequence[Feed]) -> None:
+        self._seeds, self._samples = list(seeds), seeds[0]._samples
+        laws = [feed._law for feed in seeds if feed._law is not None]
+        self._law = StackedBlocks(laws) if laws else None
+
+    def batch(self, number: int) -> Tensor:
+        """Batch `number` of each seed."""
+        if self._law is not None:
+            return self._law.batch(number)
+        if isinstance(self._samples, Resident):
+            return self._samples.take(torch.stack([feed.indices(number) for feed in self._seeds]))
+        return torch.stack([feed.batch(number) for feed in self._seeds])
 
 
 def _patiently(loader: Iterator[Tensor]) -> Tensor:

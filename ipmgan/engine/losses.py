@@ -1,4 +1,4 @@
-"""What a critic step and a generator step minimise, each as a module over real samples, latents and random numbers.
+"""What a critic step and a generator step minimise, each as a module over samples, latents and random numbers.
 
 They draw nothing and update nothing, so that the same code runs as it stands, compiled, or for many seeds at once.
 """
@@ -39,17 +39,29 @@ def samplewise(net: nn.Module | None) -> bool:
     return all(type_before_parametrizations(layer) in SAMPLEWISE for layer in layers)
 
 
-class Loss(nn.Module):
+class Forward(nn.Module):
+    """Runs networks forward in the precision that is asked for."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self.config, self.device_type = parts.config, parts.device.type
+
+    def precision(self) -> contextlib.AbstractContextManager[object]:
+        """Autocast for the networks' forward passes; losses, penalties and updates stay outside, in float32."""
+        if self.config.schedule.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device_type, dtype=torch.bfloat16)
+
+
+class Loss(Forward):
     """Maps a step's inputs to the scalar that is minimised, and to what is looked at."""
 
     trained: str
     """The network whose weights the scalar is minimised over."""
 
     def __init__(self, parts: Parts) -> None:
-        super().__init__()
-        self.generator, self.critic = parts.generator, parts.critic
-        self.objective_state, self.enforcer_state = parts.objective_state, parts.enforcer_state
-        self.config, self.device_type = parts.config, parts.device.type
+        super().__init__(parts)
+        self.critic = parts.critic
 
     def weights(self) -> dict[str, nn.Parameter]:
         """The trained weights by their names in this module."""
@@ -61,12 +73,6 @@ class Loss(nn.Module):
         weights = self.weights()
         return {name: p for name, p in self.named_parameters() if name not in weights}
 
-    def precision(self) -> contextlib.AbstractContextManager[object]:
-        """Autocast for the networks' forward passes; losses, penalties and updates stay outside, in float32."""
-        if self.config.schedule.precision == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device_type, dtype=torch.bfloat16)
-
 
 class CriticLoss(Loss):
     """The objective's critic loss on a real and a generated batch, and the enforcer's penalty."""
@@ -75,17 +81,18 @@ class CriticLoss(Loss):
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
+        self.objective_state, self.enforcer_state = parts.objective_state, parts.enforcer_state
         self._samplewise = samplewise(parts.critic)
 
-    def forward(self, real: Tensor, latents: Tensor, noise: Tensor | None, drawn: Tensor | None) -> tuple[Tensor, Seen]:
+    def forward(self, real: Tensor, fake: Tensor, noise: Tensor | None, drawn: Tensor | None) -> tuple[Tensor, Seen]:
         """The scalar to minimise; `noise` and `drawn` are the fakes' perturbation's and the enforcer's random numbers.
 
-        The real samples come perturbed.
+        The real samples come perturbed, the fakes as the generator made them, without graph.
         """
         objective, enforcer, critic = self.config.objective, self.config.lipschitz, self.critic
         assert critic is not None
-        with torch.no_grad(), self.precision():
-            fake = self.config.perturbation.perturb(self.generator(latents).float(), noise)
+        with torch.no_grad():
+            fake = self.config.perturbation.perturb(fake, noise)
         with self.precision():
             on_real, on_fake = self._both(critic, real, fake)
         loss, state = objective.critic_loss_and_state(on_real, on_fake, self.objective_state.table())
@@ -116,6 +123,10 @@ class GeneratorLoss(Loss):
     """The objective's generator loss; without a critic, on the samples themselves."""
 
     trained = "generator"
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self.generator = parts.generator
 
     def forward(self, real: Tensor | None, latents: Tensor, noise: Tensor | None) -> tuple[Tensor, Seen]:
         """The scalar to minimise; `noise` is for the fakes, `real` a batch where the generator loss uses it."""

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import attrs
 import torch
 from torch import Tensor
 
+from ipmgan.engine.draws import CriticDraws, GeneratorDraws
 from ipmgan.engine.step import Losses, Step
 
 BEFORE = 3
 """Steps that run as they otherwise would: the first makes the optimisers' state, compilers warm up in the others."""
-
-
-Inputs = Sequence[tuple[Tensor | None, ...]]
-"""What a step draws: a group for each update, the generator's last."""
 
 
 def stepper(step: Step, way: str) -> Callable[[], None]:
@@ -84,7 +81,7 @@ class Replay:
         self._recorder: Recorder | None = recorder
         self._recording: Recording | None = None
         self._before = BEFORE
-        for optimizer in self._optimizers():
+        for optimizer in step.optimizers():
             if not capturable(optimizer):
                 self._give_up(f"torch's {type(optimizer).__name__} counts its steps on the host")
 
@@ -105,31 +102,33 @@ class Replay:
     def _replay(self, recorder: Recorder) -> None:
         step, count = self._step, self._step.critic_steps_now()
         step.begin()
-        inputs = [*(step.critic_inputs(ahead) for ahead in range(count)), step.generator_inputs(count)]
+        critic, generator = [step.critic_draws(ahead) for ahead in range(count)], step.generator_draws(count)
         if self._recording is None or self._recording.settings != self._settings():
             try:
-                self._recording = self._record(recorder, inputs)
+                self._recording = self._record(recorder, critic, generator)
             except RuntimeError as error:
                 self._give_up((str(error).strip() or type(error).__name__).splitlines()[0])
                 step.run()
                 return
-        torch._foreach_copy_(self._recording.inputs, tensors(inputs))
+        torch._foreach_copy_(self._recording.inputs, tensors(*critic, generator))
         self._recording.replay()
         step.last = self._recording.losses
         step.count(count)
 
-    def _record(self, recorder: Recorder, inputs: Inputs) -> Recording:
-        """The recording of a step that reads copies of these inputs, which nothing else can hold."""
-        own = [tuple(None if tensor is None else tensor.clone() for tensor in group) for group in inputs]
+    def _record(self, recorder: Recorder, critic: list[CriticDraws], generator: GeneratorDraws) -> Recording:
+        """The recording of a step that reads copies of what was drawn, which nothing else can hold."""
+        critic = [CriticDraws._make(copies(draws)) for draws in critic]
+        generator = GeneratorDraws._make(copies(generator))
 
         def launch() -> None:
-            for group in own[:-1]:
-                self._step.critic_step(*group)
-            self._step.generator_step(*own[-1])
+            self._step.train_critic(critic)
+            self._step.generator_step(*generator)
 
         self._step.last = Losses()
         replay = recorder.record(launch)
-        return Recording(replay=replay, inputs=tensors(own), losses=self._step.last, settings=self._settings())
+        return Recording(
+            replay=replay, inputs=tensors(*critic, generator), losses=self._step.last, settings=self._settings()
+        )
 
     def _give_up(self, reason: str) -> None:
         self._recorder = self._recording = None
@@ -137,17 +136,18 @@ class Replay:
 
     def _settings(self) -> list[dict[str, Any]]:
         """What a recording holds fixed: rates and the like, which may change at a milestone."""
-        groups = (group for optimizer in self._optimizers() for group in optimizer.param_groups)
+        groups = (group for optimizer in self._step.optimizers() for group in optimizer.param_groups)
         return [{key: value for key, value in group.items() if key != "params"} for group in groups]
 
-    def _optimizers(self) -> list[torch.optim.Optimizer]:
-        parts = self._step.parts
-        return [held for held in (parts.critic_optimizer, parts.generator_optimizer) if held is not None]
+
+def copies(draws: Iterable[Tensor | None]) -> Iterator[Any]:
+    """A copy of each."""
+    return (None if tensor is None else tensor.clone() for tensor in draws)
 
 
-def tensors(inputs: Inputs) -> list[Tensor]:
+def tensors(*draws: Iterable[Tensor | None]) -> list[Tensor]:
     """Those that there are, in order."""
-    return [tensor for group in inputs for tensor in group if tensor is not None]
+    return [tensor for group in draws for tensor in group if tensor is not None]
 
 
 def capturable(optimizer: torch.optim.Optimizer) -> bool:

@@ -16,6 +16,7 @@ from ipmgan.engine.build import Data, build
 from ipmgan.engine.checks import check
 from ipmgan.engine.loop import Trainer, resolved
 from ipmgan.engine.measure import Clock
+from ipmgan.engine.replay import stepper
 from ipmgan.engine.run import Run
 from ipmgan.engine.rundir import SEED, RunDir, seeds_at
 from ipmgan.engine.step import Step
@@ -68,6 +69,7 @@ class Replicates:
         self.warnings = trainers[0].warnings
         self.way = way(self.config, trainers[0]._parts, runs=len(trainers))
         self._vector = VectorStep([trainer._step for trainer in trainers], compile=self.way != "off")
+        self._advance = stepper(self._vector, self.way)
         self._stop = False
 
     @classmethod
@@ -125,7 +127,7 @@ class Replicates:
             self._catch_up(clocks)
             while not self.finished and not self._stop:
                 with self.trainers[0]._explaining():
-                    self._vector.run()
+                    self._advance()
                     record = self._after(clocks)
                 yield record
             self._stop = False
@@ -133,7 +135,7 @@ class Replicates:
                 self._save()
 
     def _save(self) -> None:
-        self._vector.show_gradients()
+        self._vector.show()
         for place, trainer in self._alive():
             with self._vector.giving_up(place):
                 trainer.save()
@@ -154,13 +156,14 @@ class Replicates:
             trainer._step.steps = furthest
 
     def _after(self, clocks: list[Clock]) -> dict[str, Any] | None:
-        schedule, step, alive = self.config.schedule, self.step, self._alive()
+        schedule, step = self.config.schedule, self.step
+        self._alive()
         due = (schedule.log_every, schedule.sample_every, schedule.checkpoint_every)
         if not self.finished and all(step % every for every in due):
             return None
-        self._vector.show_gradients()
+        self._vector.show()
         records: dict[int, dict[str, Any]] = {}
-        for place, trainer in alive:
+        for place, trainer in self._alive():
             with self._vector.giving_up(place):
                 record = trainer._after(clocks[place])
                 if record is not None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 import torch
 from torch import Tensor, nn
 
 from ipmgan.engine.build import Parts
+from ipmgan.engine.draws import CriticDraws, Draws, GeneratorDraws
+from ipmgan.engine.fakes import AT_ONCE, Fakes, together
 from ipmgan.engine.guard import Guard
 from ipmgan.engine.heap import keep_freed_memory
 from ipmgan.engine.losses import CriticLoss, GeneratorLoss, Seen
-from ipmgan.engine.ways import Backward, compiled_gradients, compiled_update
+from ipmgan.engine.ways import Backward, compiled_forward, compiled_gradients, compiled_update
 from ipmgan.errors import DivergedError
 
 WARMUP_CRITIC_STEPS = 100
@@ -44,10 +46,12 @@ class Step:
         self.critic_steps = 0
         self.last = Losses()
         self.critic_loss, self.generator_loss = CriticLoss(parts), GeneratorLoss(parts)
+        self.draws = Draws(parts)
         self._guard = Guard(parts.device)
         if parts.device.type == "cpu":
             keep_freed_memory()
         self._compile = compile
+        self._fakes = together(Fakes(parts), parts.generator)
         self._critic_gradients: Callable[..., Seen] = Backward(self.critic_loss)
         self._generator_gradients: Callable[..., Seen] = Backward(self.generator_loss, held=parts.critic)
         self._critic_update: Callable[[], None] = self._update_critic
@@ -55,13 +59,12 @@ class Step:
 
     def run(self) -> None:
         """One generator step with its critic steps; raises `DivergedError` once a loss is not finite."""
-        if self._compile and self.steps:
-            self._compile_ways()
+        self.prepare()
         self.begin()
         count = self.critic_steps_now()
-        for ahead in range(count):
-            self.critic_step(*self.critic_inputs(ahead))
-        self.generator_step(*self.generator_inputs(count))
+        for first in range(0, count, AT_ONCE):
+            self.train_critic([self.critic_draws(ahead) for ahead in range(first, min(first + AT_ONCE, count))])
+        self.generator_step(*self.generator_draws(count))
         self.count(count)
 
     def count(self, critic_steps: int) -> None:
@@ -70,6 +73,11 @@ class Step:
         self.steps += 1
         if self.parts.average is not None:
             self.parts.average.n_averaged += 1
+
+    def train_critic(self, draws: Sequence[CriticDraws]) -> None:
+        """A critic step on each of what was drawn."""
+        for inputs in self.critic_inputs(draws):
+            self.critic_step(*inputs)
 
     def critic_step(self, *inputs: Tensor | None) -> None:
         """One update of the critic, and its projection."""
@@ -82,13 +90,27 @@ class Step:
         self._generator_update()
         self.move_average()
 
+    def prepare(self) -> None:
+        """What precedes the first steps: nothing the first of all, then compiling."""
+        if self._compile and self.steps:
+            self._compile = False
+            self._compile_ways()
+
     def begin(self) -> None:
         """What precedes all updates of a step: this step's number and settings."""
         self._guard.begin(self.steps + 1)
+        self.schedule(self.steps)
+
+    def schedule(self, step: int) -> None:
+        """Give the optimisers their settings for a step."""
         parts, config = self.parts, self.parts.config
-        config.generator_optimizer.schedule(parts.generator_optimizer, self.steps)
+        config.generator_optimizer.schedule(parts.generator_optimizer, step)
         if parts.critic_optimizer is not None:
-            config.critic_optimizer.schedule(parts.critic_optimizer, self.steps)
+            config.critic_optimizer.schedule(parts.critic_optimizer, step)
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Those that are stepped: the critic's, if there is one, and the generator's."""
+        return [held for held in (self.parts.critic_optimizer, self.parts.generator_optimizer) if held is not None]
 
     def critic_steps_now(self) -> int:
         """How many critic steps the coming generator step has."""
@@ -99,25 +121,18 @@ class Step:
             return WARMUP_CRITIC_STEPS
         return schedule.n_critic
 
-    def critic_inputs(self, ahead: int = 0) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Perturbed real samples, latents, and what the perturbation of the fakes and the enforcer draw.
+    def critic_draws(self, ahead: int = 0) -> CriticDraws:
+        """For the coming critic step, or for one further `ahead`."""
+        return self.draws.critic(self.critic_steps + ahead, self.steps)
 
-        They are for the coming critic step, or for one further `ahead`.
-        """
-        number = self.critic_steps + ahead
-        real = self._real("critic-noise-real", self._batches_drawn() + ahead, number)
-        drawn = self.parts.config.lipschitz.draw(real, self.parts.streams.at("penalty", number))
-        return real, self._latents("critic-latents", number), self._noise("critic-noise-fake", number), drawn
+    def generator_draws(self, ahead: int = 0) -> GeneratorDraws:
+        """For the generator step that follows `ahead` more critic steps."""
+        return self.draws.generator(self.critic_steps + ahead, self.steps)
 
-    def generator_inputs(self, ahead: int = 0) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        """Real samples, where the objective's generator loss uses them, latents, and what perturbs the fakes.
-
-        They are for the generator step after `ahead` more critic steps.
-        """
-        real = None
-        if self.parts.config.objective.generator_uses_real:
-            real = self._real("generator-noise-real", self._batches_drawn() + ahead, self.steps)
-        return real, self._latents("generator-latents", self.steps), self._noise("generator-noise-fake", self.steps)
+    def critic_inputs(self, draws: Sequence[CriticDraws]) -> list[tuple[Tensor | None, ...]]:
+        """The inputs of the critic's loss for critic steps in a row: what they drew, with fakes instead of latents."""
+        fakes = self._fakes([drawn.latents for drawn in draws])
+        return [(drawn.real, fake, drawn.noise, drawn.enforcer) for drawn, fake in zip(draws, fakes, strict=True)]
 
     def saw_critic(self, seen: Seen) -> None:
         """Check and keep what a critic step saw, before its update."""
@@ -150,10 +165,11 @@ class Step:
             parts.config.lipschitz.after_step(parts.critic)
 
     def _compile_ways(self) -> None:
-        parts, self._compile = self.parts, False
+        parts = self.parts
         self._generator_gradients = compiled_gradients(self.generator_loss, self._generator_gradients)
         self._generator_update = compiled_update(parts.generator_optimizer, None, self._generator_update)
         if parts.critic is not None and parts.critic_optimizer is not None:
+            self._fakes = together(compiled_forward(Fakes(parts), "the generator"), parts.generator)
             self._critic_gradients = compiled_gradients(self.critic_loss, self._critic_gradients)
             project = functools.partial(parts.config.lipschitz.after_step, parts.critic)
             self._critic_update = compiled_update(parts.critic_optimizer, project, self._critic_update)
@@ -178,21 +194,6 @@ class Step:
         ):
             for key, tensor in kept.named_buffers():
                 yield f"the {key} that {plugin.name} keeps", tensor
-
-    def _real(self, stream: str, batch: int, number: int) -> Tensor:
-        """A real batch as the critic sees it."""
-        return self.parts.config.perturbation.perturb(self.parts.train.batch(batch), self._noise(stream, number))
-
-    def _noise(self, stream: str, number: int) -> Tensor | None:
-        return self.parts.noise(stream, number, self.parts.config.schedule.batch, self.steps)
-
-    def _latents(self, stream: str, number: int) -> Tensor:
-        config = self.parts.config
-        return config.latent.draw(config.schedule.batch, self.parts.streams.at(stream, number))
-
-    def _batches_drawn(self) -> int:
-        own = self.steps if self.parts.config.objective.generator_uses_real else 0
-        return self.critic_steps + own
 
 
 def update_average(average: torch.optim.swa_utils.AveragedModel, generator: nn.Module) -> None:

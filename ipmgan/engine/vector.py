@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
+import attrs
 import torch
-from torch import Tensor, nn
-from torch.func import vmap
+from torch import Tensor
+from torch.func import functional_call
 
+from ipmgan.engine.draws import StackedDraws
+from ipmgan.engine.fakes import Fakes, together
+from ipmgan.engine.guard import Guards
 from ipmgan.engine.losses import Loss, Seen
-from ipmgan.engine.step import Step
-from ipmgan.engine.ways import Functional, compiled, compiled_update, or_else, pure, steady
+from ipmgan.engine.stack import Projection, Stack, vectorised
+from ipmgan.engine.step import Losses, Step
+from ipmgan.engine.ways import Functional, compiled, compiled_update, or_else, steady
 from ipmgan.errors import DivergedError, PairingError
 from ipmgan.settings import Optimizer
 
@@ -23,52 +27,86 @@ ELEMENTWISE = (
 """Optimisers that treat every number by itself, so that a stack of weights is updated as each of them would be."""
 
 
-class VectorStep:
-    """Advances the steps of runs that differ in their seed alone, by one computation.
+class VectorStep(Step):
+    """The step of runs that differ in their seed alone, as one computation.
 
     The runs keep their networks and optimisers: what these hold becomes a view of the stack, so that whatever reads or
-    saves a run goes on as before. The very first step of each run is its own; it makes the optimisers' state. What a
-    run draws, it draws from its own streams.
+    saves a run goes on as before, once `show` has been called. The very first step of each run is its own; it makes the
+    optimisers' state. What a run draws is what it draws alone.
     """
 
-    def __init__(self, steps: Sequence[Step], *, compile: bool = False) -> None:
-        self.steps = list(steps)
-        self.diverged: dict[int, DivergedError] = {}
+    def __init__(self, runs: Sequence[Step], *, compile: bool = False) -> None:
+        super().__init__(runs[0].parts, compile=compile)
+        self.runs = list(runs)
+        self.draws = StackedDraws([run.draws for run in runs])
+        self._guards = self._guard = Guards(self.parts.device)
+        self._sides: list[Side] = []
+
+    @property
+    def diverged(self) -> dict[int, DivergedError]:
         """Why runs were given up, by their place: a loss is no longer finite. The others go on."""
-        self._compile = compile
-        self._sides: tuple[Side | None, Side] | None = None
+        return self._guards.diverged
 
     def run(self) -> None:
         """One generator step of every run, with its critic steps."""
-        first = self.steps[0]
-        if first.steps == 0:
-            for place, step in enumerate(self.steps):
-                with step.parts.streams.global_draws("layers", 0), self.giving_up(place):
-                    step.run()
-                step.steps = 1
+        if self.runs[0].steps:
+            super().run()
             return
-        if self._sides is None:
-            alive = next((place for place in range(len(self.steps)) if place not in self.diverged), 0)
-            self._sides = _sides(self.steps, self._compile, alive)
-        critic, generator = self._sides
-        for step in self.steps:
-            step.begin()
-        count = first.critic_steps_now()
-        if critic is not None:
-            for ahead in range(count):
-                self._advance(critic, [step.critic_inputs(ahead) for step in self.steps], Step.saw_critic)
-        self._advance(generator, [step.generator_inputs(count) for step in self.steps], Step.saw_generator)
-        for step in self.steps:
-            step.move_average()
-            step.count(count)
+        for place, run in enumerate(self.runs):
+            with run.parts.streams.global_draws("layers", 0), self.giving_up(place):
+                run.run()
+            run.steps = 1
 
-    def _advance(self, side: Side, inputs: list[tuple[Tensor | None, ...]], saw: Callable[[Step, Seen], None]) -> None:
-        seen = side.gradients(*map(_stack, zip(*inputs, strict=True)))
-        each = {name: values.unbind() for name, values in seen.items()}
-        for place, step in enumerate(self.steps):
-            with self.giving_up(place):
-                saw(step, {name: values[place] for name, values in each.items()})
-        side.update(self.steps[0].steps)
+    def prepare(self) -> None:
+        """Stack what the runs have come to, before their first step together."""
+        if self._sides:
+            return
+        place = next((place for place in range(len(self.runs)) if place not in self.diverged), 0)
+        alive, stack = self.runs[place], Stack(self.runs)
+        self.steps, self.critic_steps = alive.steps, alive.critic_steps
+        self._fakes = together(stack.forward(Fakes(alive.parts), self._compile), alive.parts.generator, batch_dim=1)
+        optimizers = [run.parts.generator_optimizer for run in self.runs]
+        generators = Side([run.generator_loss for run in self.runs], optimizers, stack, place, compile=self._compile)
+        self._generator_gradients, self._generator_update = generators.gradients, generators.updating()
+        # The averages are moved by the runs themselves.
+        self.parts = attrs.evolve(alive.parts, generator_optimizer=generators.optimizer, average=None)
+        self._sides = [generators]
+        optimizers = [run.parts.critic_optimizer for run in self.runs if run.parts.critic_optimizer is not None]
+        if optimizers:
+            critics = Side([run.critic_loss for run in self.runs], optimizers, stack, place, compile=self._compile)
+            self._critic_gradients, self._critic_update = critics.gradients, critics.projecting(stack)
+            self.parts.critic_optimizer = critics.optimizer
+            self._sides.append(critics)
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Those that are stepped: the runs' own at the very first step, then one for critics and one for generators."""
+        return super().optimizers() if self._sides else [held for run in self.runs for held in run.optimizers()]
+
+    def count(self, critic_steps: int) -> None:
+        """Take note of a generator step that is done, with so many critic steps."""
+        super().count(critic_steps)
+        for run in self.runs:
+            run.count(critic_steps)
+
+    def move_average(self) -> None:
+        """Let the averaged generators follow, where there are any."""
+        for run in self.runs:
+            run.move_average()
+
+    def show(self) -> None:
+        """Let each run have what a step of its own leaves: losses, gradients and its optimisers' settings.
+
+        Waits for the device, in order to find the runs that diverged.
+        """
+        if not self._sides:
+            return
+        self._guards.check()
+        seen = attrs.asdict(self.last, recurse=False)
+        for place, run in enumerate(self.runs):
+            run.last = Losses(**{name: None if value is None else value[place] for name, value in seen.items()})
+            run.schedule(self.steps - 1)
+        for side in self._sides:
+            side.show_gradients()
 
     @contextlib.contextmanager
     def giving_up(self, place: int) -> Iterator[None]:
@@ -78,112 +116,78 @@ class VectorStep:
         except DivergedError as error:
             self.diverged.setdefault(place, error)
 
-    def show_gradients(self) -> None:
-        """Let the runs' weights have their gradients, as after a step of their own."""
-        for side in self._sides or ():
-            if side is not None:
-                side.show_gradients()
-
 
 class Side:
     """The networks of one kind, critics or generators, as one that is trained.
 
-    `alive` is the place of a run that has not diverged: its optimiser has done all steps.
+    The runs' optimisers go on with views of the state of the one for all. `alive` is the place of a run that has not
+    diverged, whose optimiser has done all steps.
     """
 
     def __init__(
-        self, losses: list[Loss], stack: Stack, optimizers: list[torch.optim.Optimizer], compile: bool, alive: int
+        self, losses: list[Loss], optimizers: list[torch.optim.Optimizer], stack: Stack, alive: int, *, compile: bool
     ) -> None:
-        config = losses[0].config
-        self._settings: Optimizer = getattr(config, f"{losses[0].trained}_optimizer")
-        self._members = optimizers
-        self._weights = [loss.weights() for loss in losses]
-        trained = {name: stack.weights[name] for name in self._weights[0]}
-        held = {name: weight for name, weight in stack.weights.items() if name not in trained}
-        self._stacked = trained
-        self._optimizer = self._settings.make(list(trained.values()))
-        self._adopt_state(alive)
-        gradients = vectorised(losses[0])
-        self.gradients: Callable[..., Seen] = Functional(gradients, trained, held, stack.buffers)
-        self._step: Callable[[], None] = self._optimizer.step
+        self._losses, self._compile = losses, compile
+        self._members = [loss.weights() for loss in losses]
+        self._weights = {name: stack.weights[name] for name in self._members[0]}
+        settings: Optimizer = getattr(losses[0].config, f"{losses[0].trained}_optimizer")
+        self.optimizer = settings.make(list(self._weights.values()))
+        self._adopt_state(optimizers, alive)
+        held = {name: stack.weights[name] for name in losses[0].held()}
+        several, buffers = vectorised(losses[0]), stack.buffers_of(losses[0])
+        self.gradients: Callable[..., Seen] = Functional(several, self._weights, held, buffers)
         if compile:
-            fast = Functional(steady(compiled(gradients)), trained, held, stack.buffers)
+            fast = Functional(steady(compiled(several)), self._weights, held, buffers)
             self.gradients = or_else(fast, self.gradients, f"the {losses[0].trained} step")
-            self._step = compiled_update(self._optimizer, None, self._step)
-        critics = [loss.critic for loss in losses] if losses[0].trained == "critic" else []
-        self._critics = [critic for critic in critics if critic is not None]
-        self._project = config.lipschitz.after_step
 
-    def update(self, step: int) -> None:
-        """Update and project all."""
-        self._settings.schedule(self._optimizer, step)
-        self._step()
-        with torch.no_grad():
-            for critic in self._critics:
-                self._project(critic)
+    def updating(self, after: Callable[[], None] | None = None) -> Callable[[], None]:
+        """What updates all, and does what follows as part of it."""
+
+        def update() -> None:
+            self.optimizer.step()
+            if after is not None:
+                with torch.no_grad():
+                    after()
+
+        return compiled_update(self.optimizer, after, update) if self._compile else update
+
+    def projecting(self, stack: Stack) -> Callable[[], None]:
+        """What updates and projects all: as a stack where the enforcer takes every number by itself, else in turn."""
+        enforcer = self._losses[0].config.lipschitz
+        projections = [Projection(enforcer, loss.critic) for loss in self._losses]
+        if enforcer.elementwise:
+            weights = stack.weights_of(projections[0])
+            return self.updating(lambda: functional_call(projections[0], weights, ()))
+        update = self.updating()
+
+        def update_and_project() -> None:
+            update()
+            with torch.no_grad():
+                for projection in projections:
+                    projection()
+
+        return update_and_project
 
     def show_gradients(self) -> None:
         """Give each network its part of the stack of gradients."""
-        for name, weight in self._stacked.items():
-            for place, weights in enumerate(self._weights):
+        for name, weight in self._weights.items():
+            for place, weights in enumerate(self._members):
                 weights[name].grad = None if weight.grad is None else weight.grad[place]
 
-    def _adopt_state(self, alive: int) -> None:
-        """Stack the members' optimiser state, and let them hold views of it; one that never stepped has none."""
-        for name, weight in self._stacked.items():
-            states = [member.state[weights[name]] for member, weights in zip(self._members, self._weights, strict=True)]
+    def _adopt_state(self, optimizers: list[torch.optim.Optimizer], alive: int) -> None:
+        """Stack the state of the runs' optimisers, and let them hold views of it; one that never stepped has none."""
+        for group in self.optimizer.param_groups:
+            if "capturable" in group:
+                group["capturable"] = optimizers[alive].param_groups[0]["capturable"]
+        for name, weight in self._weights.items():
+            states = [own.state[weights[name]] for own, weights in zip(optimizers, self._members, strict=True)]
             for key, value in list(states[alive].items()):
                 stacked = value
                 if isinstance(value, Tensor) and value.dim():
                     stacked = torch.stack([state.get(key, value) for state in states])
-                self._optimizer.state[weight][key] = stacked
+                self.optimizer.state[weight][key] = stacked
                 for place, state in enumerate(states):
                     state[key] = stacked[place] if stacked is not value else value
-
-
-class Stack:
-    """The weights and buffers of several runs, one above the other; the networks go on with views of them."""
-
-    def __init__(self, losses: list[Loss]) -> None:
-        self.weights: dict[str, Tensor] = {}
-        self.buffers: dict[str, Tensor] = {}
-        with torch.no_grad():
-            for name, _ in losses[0].named_parameters():
-                self.weights[name] = nn.Parameter(_share([loss.get_parameter(name) for loss in losses]))
-            for name, _ in losses[0].named_buffers():
-                self.buffers[name] = _share([loss.get_buffer(name) for loss in losses])
-
-
-def vectorised(loss: Loss) -> Callable[..., Any]:
-    """The gradients of a loss for stacks of weights, buffers and inputs."""
-    gradients = pure(loss)
-
-    def several(weights: Any, held: Any, buffers: Any, *inputs: Any) -> Any:
-        dims = [None if value is None else 0 for value in inputs]
-        return vmap(gradients, in_dims=(0, 0, 0, *dims))(weights, held, buffers, *inputs)
-
-    return several
-
-
-def _share(tensors: list[Tensor]) -> Tensor:
-    """The tensors stacked, and each made a view of the stack."""
-    stack = torch.stack([tensor.data for tensor in tensors])
-    for tensor, part in zip(tensors, stack, strict=True):
-        tensor.data = part
-    return stack
-
-
-def _stack(values: tuple[Tensor | None, ...]) -> Tensor | None:
-    given = [value for value in values if value is not None]
-    return torch.stack(given) if given else None
-
-
-def _sides(steps: list[Step], compile: bool, alive: int) -> tuple[Side | None, Side]:
-    stack = Stack([step.generator_loss for step in steps])
-    optimizers = [step.parts.critic_optimizer for step in steps if step.parts.critic_optimizer is not None]
-    critic = Side([step.critic_loss for step in steps], stack, optimizers, compile, alive) if optimizers else None
-    generators = [step.parts.generator_optimizer for step in steps]
-    return critic, Side([step.generator_loss for step in steps], stack, generators, compile, alive)
 
 
 def check_vectorised(step: Step) -> None:
@@ -214,5 +218,6 @@ def check_vectorised(step: Step) -> None:
 
 def _trials(step: Step) -> Iterator[tuple[Loss, tuple[Tensor | None, ...]]]:
     if step.parts.critic is not None:
-        yield step.critic_loss, step.critic_inputs()
-    yield step.generator_loss, step.generator_inputs()
+        real, _, *drawn = step.critic_draws()
+        yield step.critic_loss, (real, real, *drawn)
+    yield step.generator_loss, step.generator_draws()

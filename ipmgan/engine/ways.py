@@ -44,7 +44,7 @@ def way(config: RunConfig, parts: Parts, runs: int = 1) -> str:
     weights = sum(p.numel() for net in nets if net is not None for p in net.parameters())
     if parts.device.type == "mps" or runs * seconds(config, weights) <= WORTH_COMPILING:
         return "off"
-    return "graph" if parts.device.type == "cuda" and runs == 1 else "on"
+    return "graph" if parts.device.type == "cuda" else "on"
 
 
 class Backward:
@@ -149,6 +149,16 @@ def own_code(function: Callable[..., Returned]) -> Callable[..., Returned]:
     """The same function with a code object of its own: torch counts compilations by code, over all runs."""
     code = function.__code__.replace()
     return types.FunctionType(code, function.__globals__, function.__name__, None, function.__closure__)
+
+
+def compiled_forward(module: nn.Module, what: str) -> Callable[[Tensor], Tensor]:
+    """A module by a compiled function, or as it stands where it cannot be compiled."""
+
+    def forward(inputs: Tensor) -> Tensor:
+        made: Tensor = module(inputs)
+        return made
+
+    return or_else(compiled(forward), module, what)
 
 
 def compiled_gradients(loss: Loss, otherwise: Callable[..., Seen]) -> Callable[..., Seen]:

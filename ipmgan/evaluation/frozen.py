@@ -14,6 +14,7 @@ from ipmgan.config import RunConfig, configure
 from ipmgan.engine.build import Data, build
 from ipmgan.engine.checkpoint import Snapshot
 from ipmgan.engine.checks import check
+from ipmgan.engine.draws import CriticDraws
 from ipmgan.engine.losses import GeneratorLoss
 from ipmgan.engine.measure import unmoved
 from ipmgan.engine.run import Run
@@ -23,8 +24,6 @@ from ipmgan.errors import PairingError
 from ipmgan.objectives.base import CriticKind, Objective
 from ipmgan.perturbations.base import Perturbation
 from ipmgan.registry import registry
-
-CriticInputs = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
 
 @attrs.frozen(kw_only=True)
@@ -82,14 +81,14 @@ class Frozen:
         self.parts = build(config, data)
         put_weights(self.parts.generator, snapshot, "generator")
         self.step = Step(self.parts)
-        self._held_out_inputs = functools.cache(self._draw_held_out)
+        self._held_out_draws = functools.cache(self._draw_held_out)
 
     def train(self, steps: int) -> None:
         """So many more critic steps; raises `DivergedError` where something is not finite after them."""
         for _ in range(steps):
             with self.parts.streams.global_draws("layers", self.step.steps):
                 self.step.begin()
-                self.step.critic_step(*self.step.critic_inputs())
+                self.step.train_critic([self.step.critic_draws()])
                 self.step.count(1)
         self.step.check_finite()
 
@@ -99,26 +98,28 @@ class Frozen:
         ``train``: the batches of the coming critic steps; ``held-out``: the same ones each time.
         """
         seen = []
-        with unmoved(self.step.critic_loss), self.parts.streams.global_draws("probe-layers", 0):
+        modules = torch.nn.ModuleList([self.step.critic_loss, self.parts.generator])
+        with unmoved(modules), self.parts.streams.global_draws("probe-layers", 0):
             for number in range(self.parts.config.schedule.held_out_batches):
-                inputs = self.step.critic_inputs(number) if split == "train" else self._held_out_inputs(number)
-                seen.append(self._see(inputs))
+                drawn = self.step.critic_draws(number) if split == "train" else self._held_out_draws(number)
+                seen.append(self._see(drawn))
         return seen
 
-    def _see(self, inputs: CriticInputs) -> dict[str, float]:
+    def _see(self, drawn: CriticDraws) -> dict[str, float]:
+        (inputs,) = self.step.critic_inputs([drawn])
         _, seen = self.step.critic_loss(*inputs)
         objective = self.parts.config.objective
         found = {"loss": float(seen["loss"])} | {k: float(seen[k]) for k in ("penalty",) if k in seen}
         told_apart = accuracy(objective.critic, seen["real"], seen["fake"])
         return found | told_apart | {"estimate": float(objective.estimate(seen["real"], seen["fake"]))}
 
-    def _draw_held_out(self, number: int) -> CriticInputs:
+    def _draw_held_out(self, number: int) -> CriticDraws:
         parts, config = self.parts, self.parts.config
         real = parts.held_out.batch(number)
         on_real, on_fake = (parts.noise(f"held-out-noise-{side}", number, len(real), 0) for side in ("real", "fake"))
         latents = config.latent.draw(len(real), parts.streams.at("held-out-latents", number))
         drawn = config.lipschitz.draw(real, parts.streams.at("held-out-penalty", number))
-        return config.perturbation.perturb(real, on_real), latents, on_fake, drawn
+        return CriticDraws(config.perturbation.perturb(real, on_real), latents, on_fake, drawn)
 
     def gradients(self, cost: Objective, draws: int) -> dict[str, float]:
         """Norm and variance of the gradient that the generator would get under a cost, over so many batches.

@@ -28,6 +28,10 @@ class LipschitzEnforcer(Plugin):
     vectorises: ClassVar[bool] = True
     """Works under `torch.func.vmap`, by which several seeds are trained at once."""
 
+    elementwise: ClassVar[bool] = False
+    """`after_step` changes every number of the weights by itself, so that it does for a stack of critics what it does
+    for each of them."""
+
     def prepare(self, critic: nn.Module) -> nn.Module:
         """The critic, reparametrised where the constraint asks for it; called once, before the optimiser is made."""
         return critic

@@ -37,6 +37,7 @@ class Clip(LipschitzEnforcer):
     references = (WGAN,)
     defaults = Training(critic_optimizer="RMSprop:lr=5e-5", generator_optimizer="RMSprop:lr=5e-5")
     momentum_free = True
+    elementwise = True
 
     c: float = option(0.01, help="the largest absolute value of a weight or bias", above=0)
 

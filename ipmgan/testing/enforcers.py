@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ipmgan.engine.stack import Projection
 from ipmgan.lipschitz.base import LipschitzEnforcer
 from ipmgan.testing.base import (
+    NotApplicable,
     close,
     derivative_is_right,
     is_scalar,
@@ -136,6 +138,25 @@ def projects_in_place(plugin: LipschitzEnforcer) -> None:
         require(now is p and there == memory, f"after_step replaces {name}: write into it")
         require(still == trained, f"after_step changes whether {name} is trained")
         require(torch.isfinite(p).all(), f"after_step leaves {name} with numbers that are not finite")
+
+
+def elementwise(plugin: LipschitzEnforcer) -> None:
+    """What says that it projects every number by itself projects a stack of critics as each of them alone."""
+    if not plugin.elementwise:
+        raise NotApplicable("elementwise = True is not declared")
+    critics = [make_critic(plugin, scale=scale) for scale in (0.01, 1.0, 5.0)]
+    projections = [Projection(plugin, critic) for critic in critics]
+    stack = {
+        name: torch.stack([projection.get_parameter(name).detach() for projection in projections])
+        for name, _ in projections[0].named_parameters()
+    }
+    with torch.no_grad():
+        functional_call(projections[0], stack, ())
+        for place, projection in enumerate(projections):
+            projection()
+            for name, p in projection.named_parameters():
+                told = f"elementwise = True is declared, but after_step treats {name} otherwise in a stack of critics"
+                require(close(stack[name][place], p, 1e-12), told)
 
 
 def no_waiting(plugin: LipschitzEnforcer) -> None:

@@ -54,6 +54,7 @@ def same_every_time(plugin: Source) -> None:
         require(torch.equal(first, second), f"{split} samples differ from one opening to the next")
         if isinstance(samples, Sampler):
             require(not torch.equal(first, some(samples, seed=1)), "draw does not follow its generator")
+            require(torch.equal(first, some(samples)), "draw depends on what was drawn before")
 
 
 def splits_apart(plugin: Source) -> None:

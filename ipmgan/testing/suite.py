@@ -60,6 +60,7 @@ PROPERTIES: Mapping[str, Mapping[str, Property]] = {
         "no-draws": enforcers.no_draws,
         "inputs-unchanged": enforcers.inputs_unchanged,
         "in-place": enforcers.projects_in_place,
+        "elementwise": enforcers.elementwise,
         "no-waiting": enforcers.no_waiting,
         "per-sample": constraints.per_sample,
         "needs-double-backward": constraints.needs_double_backward,
