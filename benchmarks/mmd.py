@@ -93,7 +93,7 @@ def call(f: Form, x: Tensor, y: Tensor, kernel: Mixture, wrt: str) -> tuple[Tens
 def meet(options: argparse.Namespace) -> None:
     """Race the forms, and print medians, smallest and largest."""
     kernel = kernel_of(options.kernel)
-    x, y = samples(options.size, options.dimension)
+    x, y = (z.to(options.device) for z in samples(options.size, options.dimension))
     runs = {name: functools.partial(call, form(name), x, y, kernel, options.wrt) for name in options.forms}
     results = {name: run() for name, run in runs.items()}  # not timed, compared
     for name, (value, *forces) in results.items():
@@ -187,6 +187,7 @@ def main() -> None:
     parser.add_argument("--kernel", choices=("rbf", "imq"), default="rbf")
     parser.add_argument("--wrt", choices=("x", "both"), default="x", help="the samples that the gradient is in")
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=["tiles", "matrix"])
+    parser.add_argument("--device", default="cpu", help="where the race is")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--most", type=float, default=8192, help="MiB beyond which a curve drops the other forms")
     options = parser.parse_args()

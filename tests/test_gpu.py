@@ -110,3 +110,34 @@ def test_nothing_waits_for_the_device_between_logging_points(
         torch.cuda.set_sync_debug_mode("default")
         trainer.stop()
     assert next(steps, "stopped") == "stopped"
+
+
+@pytest.mark.parametrize("enforcer", ["clip", "sphere", "gp"])
+@pytest.mark.parametrize("way", WAYS)
+def test_replicates_are_the_runs_of_their_seeds(tmp_path: Path, enforcer: str, way: str) -> None:
+    optimizer = "SGD:lr=0.01"
+    chosen = settings("wgan", enforcer, None, generator_optimizer=optimizer, critic_optimizer=optimizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runs = ipmgan.train(out=tmp_path / "runs", replicates=3, **chosen, compile=way)
+    for seed, run in enumerate(runs):
+        alone = ipmgan.train(out=tmp_path / str(seed), **chosen, seed=seed, compile="off")
+        assert torch.allclose(run.sample(100), alone.sample(100), atol=1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_replicates_wait_for_the_device_at_logging_points_only(tmp_path: Path, way: str) -> None:
+    chosen = settings("wgan", "clip", None, steps=1000, compile=way)
+    chosen |= dict.fromkeys(("log_every", "sample_every", "checkpoint_every"), 1000)
+    several = ipmgan.Replicates(out=tmp_path / "runs", replicates=3, **chosen)
+    steps = iter(several)
+    for _ in range(6):
+        next(steps)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(20):
+            next(steps)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        several.stop()
+    assert next(steps, "stopped") == "stopped"

@@ -116,7 +116,6 @@ class _Fitting:
     def __init__(self, config: RunConfig, fake: Parted) -> None:
         check(config)
         self.parts = build(config)
-        self.parts.generator = nn.Identity()
         assert self.parts.critic is not None
         self.critic = self.parts.critic
         self.step = Step(self.parts)
