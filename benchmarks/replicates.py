@@ -48,8 +48,8 @@ def meet(name: str, count: int, device: torch.device, rounds: int, seconds: floa
         hand, one = (ratios(several, rates[other]) for other in ("by hand", f"one {mode.name}"))
         print(
             f"{name} K = {count}, {mode.name}: {hand.median:.2f} ({hand.low:.2f} to {hand.high:.2f}) of one by hand, "
-            f"{one.median:.2f} ({one.low:.2f} to {one.high:.2f}) of one {mode.name}, "
-            f"whose iteration takes 1/{count / one.median:.2f} of theirs"
+            f"{one.median:.2f} ({one.low:.2f} to {one.high:.2f}) of one {mode.name}; "
+            f"an iteration of all takes {count / one.median:.2f} times as long as one's"
         )
 
 
