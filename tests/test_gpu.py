@@ -34,6 +34,20 @@ def settings(objective: str, enforcer: str, critic: str | None, **more: object) 
     return {"objective": objective, "lipschitz": enforcer, "critic": critic, "steps": 20, **common, **more}
 
 
+def assert_no_waiting(trainer: ipmgan.Trainer | ipmgan.Replicates) -> None:
+    steps = iter(trainer)
+    for _ in range(6):  # Recorded by then.
+        next(steps)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(20):
+            next(steps)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        trainer.stop()
+    assert next(steps, "stopped") == "stopped"
+
+
 @pytest.mark.parametrize(("objective", "enforcer", "critic"), PAIRS)
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_run_on_the_gpu_is_what_its_two_halves_are(
@@ -98,18 +112,7 @@ def test_nothing_waits_for_the_device_between_logging_points(
 ) -> None:
     chosen = settings(objective, enforcer, critic, steps=1000, average=0.9, compile=way)
     chosen |= dict.fromkeys(("log_every", "sample_every", "checkpoint_every"), 1000)
-    trainer = ipmgan.Trainer(out=tmp_path / "run", **chosen)
-    steps = iter(trainer)
-    for _ in range(6):  # Recorded by then.
-        next(steps)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for _ in range(20):
-            next(steps)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-        trainer.stop()
-    assert next(steps, "stopped") == "stopped"
+    assert_no_waiting(ipmgan.Trainer(out=tmp_path / "run", **chosen))
 
 
 @pytest.mark.parametrize("enforcer", ["clip", "sphere", "gp"])
@@ -129,15 +132,4 @@ def test_replicates_are_the_runs_of_their_seeds(tmp_path: Path, enforcer: str, w
 def test_replicates_wait_for_the_device_at_logging_points_only(tmp_path: Path, way: str) -> None:
     chosen = settings("wgan", "clip", None, steps=1000, compile=way)
     chosen |= dict.fromkeys(("log_every", "sample_every", "checkpoint_every"), 1000)
-    several = ipmgan.Replicates(out=tmp_path / "runs", replicates=3, **chosen)
-    steps = iter(several)
-    for _ in range(6):
-        next(steps)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for _ in range(20):
-            next(steps)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-        several.stop()
-    assert next(steps, "stopped") == "stopped"
+    assert_no_waiting(ipmgan.Replicates(out=tmp_path / "runs", replicates=3, **chosen))
