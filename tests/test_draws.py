@@ -156,6 +156,9 @@ def test_fakes_of_several_critic_steps_are_made_at_once_and_are_those_of_each() 
     seen.clear()
     step.run()
     assert seen == [6 * AT_ONCE, 6 * 2, 6]
+    seen.clear()
+    step.train_critic(draws * 2)
+    assert seen == [6 * AT_ONCE] * 2
 
 
 @pytest.mark.parametrize("generator", ["mlp:width=8,norm=batch", "mlp:width=8"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 import torch
@@ -62,8 +63,7 @@ class Step:
         self.prepare()
         self.begin()
         count = self.critic_steps_now()
-        for first in range(0, count, AT_ONCE):
-            self.train_critic([self.critic_draws(ahead) for ahead in range(first, min(first + AT_ONCE, count))])
+        self.train_critic(map(self.critic_draws, range(count)))
         self.generator_step(*self.generator_draws(count))
         self.count(count)
 
@@ -74,7 +74,7 @@ class Step:
         if self.parts.average is not None:
             self.parts.average.n_averaged += 1
 
-    def train_critic(self, draws: Sequence[CriticDraws]) -> None:
+    def train_critic(self, draws: Iterable[CriticDraws]) -> None:
         """A critic step on each of what was drawn."""
         for inputs in self.critic_inputs(draws):
             self.critic_step(*inputs)
@@ -129,10 +129,13 @@ class Step:
         """For the generator step that follows `ahead` more critic steps."""
         return self.draws.generator(self.critic_steps + ahead, self.steps)
 
-    def critic_inputs(self, draws: Sequence[CriticDraws]) -> list[tuple[Tensor | None, ...]]:
+    def critic_inputs(self, draws: Iterable[CriticDraws]) -> Iterator[tuple[Tensor | None, ...]]:
         """The inputs of the critic's loss for critic steps in a row: what they drew, with fakes instead of latents."""
-        fakes = self._fakes([drawn.latents for drawn in draws])
-        return [(drawn.real, fake, drawn.noise, drawn.enforcer) for drawn, fake in zip(draws, fakes, strict=True)]
+        coming = iter(draws)
+        while some := list(itertools.islice(coming, AT_ONCE)):
+            fakes = self._fakes([drawn.latents for drawn in some])
+            for drawn, fake in zip(some, fakes, strict=True):
+                yield drawn.real, fake, drawn.noise, drawn.enforcer
 
     def saw_critic(self, seen: Seen) -> None:
         """Check and keep what a critic step saw, before its update."""
