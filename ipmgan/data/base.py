@@ -54,7 +54,10 @@ class Resident:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Sampler:
-    """A law that can be drawn from without end: `draw(n, generator)` gives (n, *shape) on the generator's device."""
+    """A law that can be drawn from without end.
+
+    `draw(n, generator)` gives n independent samples, (n, *shape), on the generator's device: those of one batch or more.
+    """
 
     draw: Callable[[int, torch.Generator], Tensor]
 
