@@ -56,7 +56,7 @@ class Resident:
 class Sampler:
     """A law that can be drawn from without end.
 
-    `draw(n, generator)` gives n independent samples, (n, *shape), on the generator's device: those of one batch or more.
+    `draw(n, generator)` gives n independent samples, (n, *shape), on the generator's device, for a batch or for many.
     """
 
     draw: Callable[[int, torch.Generator], Tensor]
