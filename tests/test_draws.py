@@ -17,7 +17,7 @@ from ipmgan.engine.blocks import IN_BLOCK, Blocks
 from ipmgan.engine.build import Data, build
 from ipmgan.engine.checks import check
 from ipmgan.engine.draws import Draws, StackedDraws
-from ipmgan.engine.fakes import AT_ONCE, Fakes, together
+from ipmgan.engine.fakes import AT_ONCE, LARGEST, Fakes, Together
 from ipmgan.engine.step import Step
 from ipmgan.engine.streams import Streams
 
@@ -171,10 +171,15 @@ def test_what_can_tell_gets_each_batch_by_itself(generator: str) -> None:
     assert seen == [6, 6, 6]
 
 
+def test_large_batches_are_made_one_by_one() -> None:
+    fits = LARGEST // (2 * AT_ONCE)
+    assert [Fakes(start(batch=batch).parts).steps for batch in (fits, fits + 1)] == [AT_ONCE, 1]
+
+
 def test_stacked_batches_are_joined_and_parted_along_their_own_axis() -> None:
     linear = nn.Linear(3, 2)
     batches = [torch.randn(4, 5, 3) for _ in range(3)]
-    made = together(linear, linear, batch_dim=1)(batches)
+    made = Together(Fakes(start().parts), linear, batch_dim=1)(batches)
     for batch, fake in zip(batches, made, strict=True):
         torch.testing.assert_close(fake, linear(batch))
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ipmgan.engine.build import Parts
 from ipmgan.engine.losses import Forward, samplewise
 
 AT_ONCE = 5
 """Critic steps whose fakes are made together: the generator stands still between them."""
+LARGEST = 2**20
+"""Numbers in fakes that are made together: larger batches fill a machine by themselves, and would fill its memory."""
 
 
 class Fakes(Forward):
@@ -20,6 +23,8 @@ class Fakes(Forward):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         self.generator = parts.generator
+        numbers = parts.config.schedule.batch * math.prod(parts.shape)
+        self._few = AT_ONCE if samplewise(parts.generator) and AT_ONCE * numbers <= LARGEST else 1
 
     def forward(self, latents: Tensor) -> Tensor:
         """(batch, *shape) samples for (batch, dim) latents."""
@@ -27,19 +32,27 @@ class Fakes(Forward):
             made: Tensor = self.generator(latents)
         return made.float()
 
+    @property
+    def steps(self) -> int:
+        """Critic steps whose fakes can be made together, since nothing can tell the difference."""
+        hooked = self.generator._forward_hooks or self.generator._forward_pre_hooks
+        return 1 if hooked else self._few
 
-def together(
-    make: Callable[[Tensor], Tensor], generator: nn.Module, batch_dim: int = 0
-) -> Callable[[Sequence[Tensor]], Sequence[Tensor]]:
-    """Makes fakes of several batches of latents: as one batch, which is faster, where nothing can tell the difference.
 
-    `batch_dim` is that of a batch, after those over which it is stacked.
+class Together:
+    """Makes the fakes of a few critic steps as one batch, which is faster: a product of few rows is slow.
+
+    `make` is how the fakes are made. `batch_dim` is the axis of a batch, after those over which it is stacked.
     """
-    at_once = samplewise(generator)
 
-    def fakes(batches: Sequence[Tensor]) -> Sequence[Tensor]:
-        if not at_once or generator._forward_hooks or generator._forward_pre_hooks:
-            return [make(latents) for latents in batches]
-        return torch.split(make(torch.cat(list(batches), batch_dim)), batches[0].shape[batch_dim], batch_dim)
+    def __init__(self, fakes: Fakes, make: Callable[[Tensor], Tensor] | None = None, batch_dim: int = 0) -> None:
+        self._fakes, self._make, self._dim = fakes, make or fakes, batch_dim
 
-    return fakes
+    @property
+    def steps(self) -> int:
+        """How many steps at once, at most."""
+        return self._fakes.steps
+
+    def __call__(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The fakes for each batch of latents."""
+        return torch.split(self._make(torch.cat(list(batches), self._dim)), batches[0].shape[self._dim], self._dim)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ipmgan.engine.build import Parts
 from ipmgan.engine.draws import CriticDraws, Draws, GeneratorDraws
-from ipmgan.engine.fakes import AT_ONCE, Fakes, together
+from ipmgan.engine.fakes import Fakes, Together
 from ipmgan.engine.guard import Guard
 from ipmgan.engine.heap import keep_freed_memory
 from ipmgan.engine.losses import CriticLoss, GeneratorLoss, Seen
@@ -52,7 +52,7 @@ class Step:
         if parts.device.type == "cpu":
             keep_freed_memory()
         self._compile = compile
-        self._fakes = together(Fakes(parts), parts.generator)
+        self._fakes = Together(Fakes(parts))
         self._critic_gradients: Callable[..., Seen] = Backward(self.critic_loss)
         self._generator_gradients: Callable[..., Seen] = Backward(self.generator_loss, held=parts.critic)
         self._critic_update: Callable[[], None] = self._update_critic
@@ -132,7 +132,7 @@ class Step:
     def critic_inputs(self, draws: Iterable[CriticDraws]) -> Iterator[tuple[Tensor | None, ...]]:
         """The inputs of the critic's loss for critic steps in a row: what they drew, with fakes instead of latents."""
         coming = iter(draws)
-        while some := list(itertools.islice(coming, AT_ONCE)):
+        while some := list(itertools.islice(coming, self._fakes.steps)):
             fakes = self._fakes([drawn.latents for drawn in some])
             for drawn, fake in zip(some, fakes, strict=True):
                 yield drawn.real, fake, drawn.noise, drawn.enforcer
@@ -172,7 +172,8 @@ class Step:
         self._generator_gradients = compiled_gradients(self.generator_loss, self._generator_gradients)
         self._generator_update = compiled_update(parts.generator_optimizer, None, self._generator_update)
         if parts.critic is not None and parts.critic_optimizer is not None:
-            self._fakes = together(compiled_forward(Fakes(parts), "the generator"), parts.generator)
+            fakes = Fakes(parts)
+            self._fakes = Together(fakes, compiled_forward(fakes, "the generator"))
             self._critic_gradients = compiled_gradients(self.critic_loss, self._critic_gradients)
             project = functools.partial(parts.config.lipschitz.after_step, parts.critic)
             self._critic_update = compiled_update(parts.critic_optimizer, project, self._critic_update)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from ipmgan.engine.draws import StackedDraws
-from ipmgan.engine.fakes import Fakes, together
+from ipmgan.engine.fakes import Fakes, Together
 from ipmgan.engine.guard import Guards
 from ipmgan.engine.losses import Loss, Seen
 from ipmgan.engine.stack import Projection, Stack, vectorised
@@ -64,7 +64,8 @@ class VectorStep(Step):
         place = next((place for place in range(len(self.runs)) if place not in self.diverged), 0)
         alive, stack = self.runs[place], Stack(self.runs)
         self.steps, self.critic_steps = alive.steps, alive.critic_steps
-        self._fakes = together(stack.forward(Fakes(alive.parts), self._compile), alive.parts.generator, batch_dim=1)
+        fakes = Fakes(alive.parts)
+        self._fakes = Together(fakes, stack.forward(fakes, self._compile), batch_dim=1)
         optimizers = [run.parts.generator_optimizer for run in self.runs]
         generators = Side([run.generator_loss for run in self.runs], optimizers, stack, place, compile=self._compile)
         self._generator_gradients, self._generator_update = generators.gradients, generators.updating()
