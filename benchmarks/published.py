@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ipmgan.bench import plain
@@ -72,6 +72,21 @@ def optimiser(penalty: float | None) -> tuple[type[torch.optim.Optimizer], dict[
     return torch.optim.RMSprop, {"lr": 5e-5}
 
 
+def torchgan_class(base: Any, network: nn.Module) -> type:
+    """The class by which torchgan makes a network itself: this one."""
+
+    class Made(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(2)
+            self.net = network
+
+        def forward(self, x: Tensor) -> Tensor:
+            made: Tensor = self.net(x)
+            return made
+
+    return Made
+
+
 def torchgan(made: plain.Plain, folder: Path) -> Contestant:
     """torchgan's `Trainer`. It has the penalty as a loss apart, with a backward pass and an Adam step of its own."""
     os.environ["CONSOLE_LOGGING"] = "0"
@@ -79,30 +94,14 @@ def torchgan(made: plain.Plain, folder: Path) -> Contestant:
     from torchgan.models import Discriminator, Generator
     from torchgan.trainer import Trainer
 
-    class Made(Generator):
-        def __init__(self) -> None:
-            super().__init__(2)
-            self.net = made.generator
-
-        def forward(self, z: Tensor) -> Tensor:
-            return self.net(z)
-
-    class Judge(Discriminator):
-        def __init__(self) -> None:
-            super().__init__(2)
-            self.net = made.critic
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.net(x)
-
     kind, settings = optimiser(made.penalty)
     optimizer = {"name": kind, "args": settings}
     losses = [WassersteinGeneratorLoss(), WassersteinDiscriminatorLoss(clip=made.clip and (-made.clip, made.clip))]
     if made.penalty is not None:
         losses.append(WassersteinGradientPenalty(lambd=made.penalty))
     models = {
-        "generator": {"name": Made, "optimizer": optimizer},
-        "discriminator": {"name": Judge, "optimizer": optimizer},
+        "generator": {"name": torchgan_class(Generator, made.generator), "optimizer": optimizer},
+        "discriminator": {"name": torchgan_class(Discriminator, made.critic), "optimizer": optimizer},
     }
     # It counts an update for each loss of the critic, so that two losses need twice as many for a generator step.
     updates = N_CRITIC * (len(losses) - 1)
