@@ -98,10 +98,10 @@ class Frozen:
         ``train``: the batches of the coming critic steps; ``held-out``: the same ones each time.
         """
         seen = []
-        modules = torch.nn.ModuleList([self.step.critic_loss, self.parts.generator])
-        with unmoved(modules), self.parts.streams.global_draws("probe-layers", 0):
-            for number in range(self.parts.config.schedule.held_out_batches):
-                drawn = self.step.critic_draws(number) if split == "train" else self._held_out_draws(number)
+        step, parts = self.step, self.parts
+        with unmoved(step.critic_loss), unmoved(parts.generator), parts.streams.global_draws("probe-layers", 0):
+            for number in range(parts.config.schedule.held_out_batches):
+                drawn = step.critic_draws(number) if split == "train" else self._held_out_draws(number)
                 seen.append(self._see(drawn))
         return seen
 
